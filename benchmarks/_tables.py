@@ -20,7 +20,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
-from sk_pwiser.datasets._downloads import IMPRESSION_FILES, KUAIRAND_SOURCE, find_files
+from sk_pwiser.datasets._downloads import find_files
+from sk_pwiser.datasets._kuairand import IMPRESSION_FILES, KUAIRAND_SOURCE
 from sk_pwiser.model_selection import funnel_depth
 
 # ---------------------------------------------------------------- random rows

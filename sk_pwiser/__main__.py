@@ -33,12 +33,28 @@ from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import describe_impressions
 from sk_pwiser.metrics import predicted_over_observed
 
-LOSSES = ("bce", "pwiser")
-# Generated logs, each drawn with several seeds.
-RARE = {"ctr": 0.4, "cvr": 0.02, "click_noise": 0.5}
-RARE |= {"n_numeric": 4, "n_categorical": 12, "n_categories": 1000}
-N_LOGS, N_TRAIN, N_TEST = 3, 20_000, 60_000
+# The candidates of a comparison of losses.
+COMPARED_LOSSES = ("bce", "pwiser")
+# The generated log of rare conversions.
+RARE_LOG = {
+    "ctr": 0.4,
+    "cvr": 0.02,
+    "click_noise": 0.5,
+    "n_numeric": 4,
+    "n_categorical": 12,
+    "n_categories": 1000,
+}
+# Number of logs of each kind, drawn with consecutive seeds.
+N_LOGS = 3
+# Rows of it to fit, with about 160 conversions.
+N_TRAIN = 20_000
+# Rows of it to score: more, so that scores vary by the fits and not by these rows.
+N_TEST = 60_000
+# Users of the generated log of visits.
 N_USERS = 1500
+# Items that they see there, each of one topic.
+N_ITEMS = 300
+N_TOPICS = 8
 NEXT = """
 Generated logs show what can happen, not what happens on yours. Compare models,
 and then the losses, on a table of your own (text and category columns are
@@ -68,18 +84,21 @@ def run(arguments):
     """Run the comparison that the arguments ask for."""
     if arguments.data is None:
         show_logs(arguments)
-        path = os.environ.get("SK_PWISER_DATA")  # a folder with KuaiRand-Pure
-        for second in ("engage", "long") if path else ():
-            bunch = load_kuairand(path, second, subset="train")
-            title = f"KuaiRand, click and {second}"
+        folder = os.environ.get("SK_PWISER_DATA")  # with KuaiRand-Pure
+        for second_task in ("engage", "long") if folder else ():
+            bunch = load_kuairand(folder, second_task, subset="train")
+            title = f"KuaiRand, click and {second_task}"
             compare(title, bunch.data, bunch.target, arguments)
         print(NEXT)
         return
     X, Y, times = read(arguments)
     dates = date_columns(X) if times is None else []
-    found = describe_impressions(X, Y, time=times, estimator=make_model(arguments))
-    print(found)
-    if numbers := [*found.flagged("id"), *found.flagged("category")]:
+    description = describe_impressions(
+        X, Y, time=times, estimator=make_model(arguments)
+    )
+    print(description)
+    numbers = [*description.flagged("id"), *description.flagged("category")]
+    if numbers:
         print("To read numbers as categories: --categorical", *numbers)
     for name in dates:
         print(
@@ -148,29 +167,34 @@ def make_parser():
     return parser
 
 
+# Options about a file of the user.
+DATA_OPTIONS = (
+    "categorical",
+    "time",
+    "ignore",
+    "against_others",
+    "weights",
+    "refit",
+)
+
+
 def check(arguments):
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
-    needs_data = (
-        "categorical",
-        "time",
-        "ignore",
-        "against_others",
-        "weights",
-        "refit",
-    )
-    for option in needs_data if arguments.data is None else ():
-        if getattr(arguments, option):
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name} must be given with --data")
+    if arguments.data is None:
+        for option in DATA_OPTIONS:
+            if getattr(arguments, option):
+                name = option.replace("_", "-")
+                raise ValueError(f"--{name} must be given with --data")
     for option in ("categorical", "ignore", "time"):
         value = getattr(arguments, option)
         names = [value] if isinstance(value, str) else value or []
-        if both := [name for name in names if name in arguments.targets]:
-            raise ValueError(
-                f"--{option} contains {both[0]!r}, which is one of the --targets."
-            )
+        for name in names:
+            if name in arguments.targets:
+                raise ValueError(
+                    f"--{option} contains {name!r}, which is one of the --targets."
+                )
     if arguments.time in arguments.ignore:
         raise ValueError(f"--time and --ignore both name {arguments.time!r}.")
     if arguments.against_others and arguments.weights:
@@ -199,19 +223,24 @@ def show_logs(arguments):
         f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
         "accidents;\nmany ids that say little",
         score_logs(score_rare, arguments),
-        "  With few conversions and ids that say little, a simple model comes close:\n"
-        "  compare with one first.",
-        ("sk_pwiser, pwiser", "sk_pwiser, bce"),
-        ("sk_pwiser, pwiser", "logistic_regression"),
+        advice="  With few conversions and ids that say little, a simple model comes "
+        "close:\n  compare with one first.",
+        pairs=[
+            ("sk_pwiser, pwiser", "sk_pwiser, bce"),
+            ("sk_pwiser, pwiser", "logistic_regression"),
+        ],
     )
     print_scores(
         "Users who come back, and are mostly new in the later half of the rows, which\n"
         "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures",
         score_logs(score_visits, arguments),
-        "  Give a model the past of its users and items before you choose the model.",
-        ("logistic_regression + past", "logistic_regression"),
-        ("sk_pwiser + past", "sk_pwiser"),
-        ("sk_pwiser + past", "logistic_regression + past"),
+        advice="  Give a model the past of its users and items before you choose the "
+        "model.",
+        pairs=[
+            ("logistic_regression + past", "logistic_regression"),
+            ("sk_pwiser + past", "sk_pwiser"),
+            ("sk_pwiser + past", "logistic_regression + past"),
+        ],
     )
 
 
@@ -230,13 +259,17 @@ def baselines():
 
 def score_rare(arguments, seed):
     """Return the scores by model."""
-    log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **RARE)
-    X, Y = log.data.iloc[:N_TRAIN], log.target.iloc[:N_TRAIN]
-    rest = log.data.iloc[N_TRAIN:], log.target.iloc[N_TRAIN:]
+    log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **RARE_LOG)
+    X = log.data.iloc[:N_TRAIN]
+    Y = log.target.iloc[:N_TRAIN]
+    X_test = log.data.iloc[N_TRAIN:]
+    Y_test = log.target.iloc[N_TRAIN:]
     bce = make_model(arguments, loss="bce", random_state=seed)
     pwiser = make_model(arguments, random_state=seed)
     models = baselines() | {"sk_pwiser, bce": bce, "sk_pwiser, pwiser": pwiser}
-    return {name: score(model.fit(X, Y), *rest) for name, model in models.items()}
+    return {
+        name: score(model.fit(X, Y), X_test, Y_test) for name, model in models.items()
+    }
 
 
 def score_visits(arguments, seed):
@@ -244,18 +277,22 @@ def score_visits(arguments, seed):
     X, Y = make_visits(N_USERS, seed)
     cut = len(X) // 2
     history = HistoryFeatures(["user", "item", ("user", "topic")], time="time")
-    past = history.fit_transform(X[:cut], Y[:cut]), history.replay(X[cut:], Y[cut:])
     # Most users of later rows are new, so their past says more than their id.
-    past = [table.drop(columns="user") for table in past]
-    plain = [table.drop(columns="time") for table in (X[:cut], X[cut:])]
+    X_with_past = history.fit_transform(X[:cut], Y[:cut]).drop(columns="user")
+    X_test_with_past = history.replay(X[cut:], Y[cut:]).drop(columns="user")
+    X_plain = X.drop(columns="time")
+    tables = {
+        "": (X_plain[:cut], X_plain[cut:]),
+        " + past": (X_with_past, X_test_with_past),
+    }
     scores = {}
-    for suffix, (train, test) in {"": plain, " + past": past}.items():
+    for suffix, (train, test) in tables.items():
         for name, model in baselines().items():
             scores[name + suffix] = score(model.fit(train, Y[:cut]), test, Y[cut:])
         # Early stopping decides on the newest tenth.
-        rows = int(0.9 * cut)
+        start = int(0.9 * cut)
         model = make_model(arguments, random_state=seed)
-        model.fit(train[:rows], Y[:rows], eval_set=(train[rows:], Y[rows:cut]))
+        model.fit(train[:start], Y[:start], eval_set=(train[start:], Y[start:cut]))
         scores["sk_pwiser" + suffix] = score(model, test, Y[cut:])
     return scores
 
@@ -268,16 +305,17 @@ def make_visits(n_users, seed):
     """
     pd = import_extra("pandas", "python -m sk_pwiser")
     rng = np.random.default_rng(seed)
-    n_items, n_topics = 300, 8
     user = np.repeat(np.arange(n_users), rng.poisson(16, n_users))
     n = len(user)
     start = rng.uniform(0, 30, n_users)
     taste, buys = rng.normal(size=(2, n_users))
-    favourite = rng.integers(n_topics, size=n_users)
+    favourite = rng.integers(N_TOPICS, size=n_users)
     time = start[user] + rng.exponential(2, n)  # in days
-    item = (n_items * rng.random(n) ** 2).astype(int)
-    quality, topic = rng.normal(0, 0.7, n_items), item % n_topics
-    click_logit = -2 + taste[user] + 1.5 * (favourite[user] == topic) + quality[item]
+    item = (N_ITEMS * rng.random(n) ** 2).astype(int)
+    quality = rng.normal(0, 0.7, N_ITEMS)
+    topic = item % N_TOPICS
+    likes = 1.5 * (favourite[user] == topic)
+    click_logit = -2 + taste[user] + likes + quality[item]
     conversion_logit = -2 + buys[user] + quality[item]
     click = rng.random(n) < special.expit(click_logit)
     conversion = click & (rng.random(n) < special.expit(conversion_logit))
@@ -292,21 +330,21 @@ def make_visits(n_users, seed):
     )
     Y = pd.DataFrame({"click": click, "conversion": conversion}).astype("int8")
     order = np.argsort(time)
-    return tuple(table.iloc[order].reset_index(drop=True) for table in (X, Y))
+    X = X.iloc[order].reset_index(drop=True)
+    Y = Y.iloc[order].reset_index(drop=True)
+    return X, Y
 
 
 def score(model, X, Y):
     """Return the AUC, log loss and calibration of each task, in one list."""
-    found = positive_probabilities(model, X, Y.shape[1])
-    metrics = roc_auc_score, log_loss, predicted_over_observed
-    return [
-        metric(y, p)
-        for y, p in zip(Y.to_numpy().T, found.T, strict=True)
-        for metric in metrics
-    ]
+    probabilities = positive_probabilities(model, X, Y.shape[1])
+    scores = []
+    for y, p in zip(Y.to_numpy().T, probabilities.T, strict=True):
+        scores += [roc_auc_score(y, p), log_loss(y, p), predicted_over_observed(y, p)]
+    return scores
 
 
-def print_scores(title, tables, advice, *pairs):
+def print_scores(title, tables, *, advice, pairs):
     """Print mean scores by model, differences of pairs in conversion AUC, advice."""
     names = f"{'AUC':>7}{'log loss':>9}{'pred/obs':>9}"
     print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':29}{names}{names}")
@@ -314,7 +352,11 @@ def print_scores(title, tables, advice, *pairs):
         means = np.mean([table[model] for table in tables], axis=0)
         cells = zip(means, 2 * ("7.4f", "9.4f", "9.2f"), strict=True)
         print(f"{model:29}" + "".join(f"{value:{form}}" for value, form in cells))
-    aucs = {model: np.array([t[model][3] for t in tables]) for model in tables[0]}
+    conversion_auc = 3  # its place in the scores
+    aucs = {
+        model: np.array([table[model][conversion_auc] for table in tables])
+        for model in tables[0]
+    }
     best = max(aucs, key=lambda name: aucs[name].mean())
     print(f"In conversion AUC, {best} is best here.")
     for first, second in pairs:
@@ -332,15 +374,18 @@ def print_scores(title, tables, advice, *pairs):
 
 def read(arguments):
     """Return the features, the labels and the times in a CSV or Parquet file."""
-    path, targets = arguments.data, arguments.targets
+    path = arguments.data
+    targets = arguments.targets
     pd = import_extra("pandas", "--data")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
     frame = read_parquet(arguments) if is_parquet else read_csv(arguments)
-    named = [*targets, *arguments.categorical, *arguments.ignore]
-    named += [] if arguments.time is None else [arguments.time]
-    if missing := [name for name in named if name not in frame.columns]:
+    named_columns = [*targets, *arguments.categorical, *arguments.ignore]
+    if arguments.time is not None:
+        named_columns.append(arguments.time)
+    absent_columns = [name for name in named_columns if name not in frame.columns]
+    if absent_columns:
         raise ValueError(
-            f"{path.name} has no columns {missing}; its columns are "
+            f"{path.name} has no columns {absent_columns}; its columns are "
             f"{list(frame.columns)}"
         )
     labels, missing, _ = read_labels(frame[targets], "ignore")
@@ -349,24 +394,13 @@ def read(arguments):
             f"{int(missing.sum())} labels of --targets are missing. Leave these rows "
             "out, or use compare_losses, with missing_labels='ignore', in Python."
         )
-    labels = zero_one_labels(read_words(labels.reshape(len(frame), -1)), targets)
-    Y = pd.DataFrame(labels.astype("int8"), frame.index, targets)
-    others = [*targets, *arguments.ignore]
-    X = frame[frame.columns.difference(others, sort=False)]
+    words = read_words(labels.reshape(len(frame), -1))
+    labels = zero_one_labels(words, targets).astype("int8")
+    Y = pd.DataFrame(labels, frame.index, targets)
+    no_features = [*targets, *arguments.ignore]
+    X = frame[frame.columns.difference(no_features, sort=False)]
     if arguments.time is None:
-        dates = list(X.select_dtypes(["datetime", "datetimetz"]))
-        if len(dates) > 1:
-            raise ValueError(
-                f"{path.name} has several columns of dates, {dates}: name the one that "
-                "orders the rows with --time, and the others with --ignore."
-            )
-        arguments.time = dates[0] if dates else None
-        if dates:
-            print(
-                f"The dates in {dates[0]!r} order the rows, as with --time {dates[0]}; "
-                f"to leave them out: --ignore {dates[0]}",
-                flush=True,
-            )
+        arguments.time = time_of_dates(X, path)
     times = None
     if arguments.time is not None:
         times = read_dates(X[arguments.time], arguments.time)
@@ -376,6 +410,25 @@ def read(arguments):
     return X, Y, times
 
 
+def time_of_dates(X, path):
+    """Return the only column of dates in a Parquet file, None without one."""
+    dates = list(X.select_dtypes(["datetime", "datetimetz"]))
+    if len(dates) > 1:
+        raise ValueError(
+            f"{path.name} has several columns of dates, {dates}: name the one that "
+            "orders the rows with --time, and the others with --ignore."
+        )
+    if not dates:
+        return None
+    (name,) = dates
+    print(
+        f"The dates in {name!r} order the rows, as with --time {name}; to leave them "
+        f"out: --ignore {name}",
+        flush=True,
+    )
+    return name
+
+
 def read_parquet(arguments):
     """Return the table in a Parquet file."""
     pd = import_extra("pandas", "--data")
@@ -383,18 +436,20 @@ def read_parquet(arguments):
     def table(**options):
         # pandas makes an index of columns that were one when the file was written.
         frame = pd.read_parquet(arguments.data, **options)
-        return frame.reset_index([n for n in frame.index.names if n is not None])
+        index_names = [name for name in frame.index.names if name is not None]
+        return frame.reset_index(index_names)
 
     frame = table()
     ids = frame.columns.intersection(arguments.categorical)
-    if rounded := list(frame[ids].select_dtypes("float")):
+    rounded = list(frame[ids].select_dtypes("float"))
+    if rounded:
         # Beside missing values, integers became floats, which merge ids above 2^53.
         exact = table(dtype_backend="numpy_nullable")
         frame[rounded] = exact[rounded].set_axis(frame.index)
     return frame
 
 
-SEPARATORS = ",", ";", "\t", "|"
+SEPARATORS = (",", ";", "\t", "|")
 # Texts that mean a missing number, label or time; among categories, "NA" is a value.
 MISSING_WORDS = [
     "NA",
@@ -417,7 +472,8 @@ def read_csv(arguments):
     that pandas guesses by parts of the file: "007", "7" and "NA" are three values.
     """
     pd = import_extra("pandas", "--data")
-    path, targets = arguments.data, arguments.targets
+    path = arguments.data
+    targets = arguments.targets
     try:
         headers = {sep: list(pd.read_csv(path, sep=sep, nrows=0)) for sep in SEPARATORS}
         # The separator that tells the labels apart, of these the one with most columns.
@@ -430,7 +486,8 @@ def read_csv(arguments):
         )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
-    columns, codes = {}, []
+    columns = {}
+    codes = []
     for name, column in frame.items():
         is_plain = name in targets or name == arguments.time
         if name in arguments.categorical and not is_plain:
@@ -444,8 +501,9 @@ def read_csv(arguments):
         if numbers is None and is_plain:
             column = column.mask(column.str.strip().isin(MISSING_WORDS))
         columns[name] = column if numbers is None else numbers
-    if codes := [name for name in codes if name not in arguments.ignore]:
-        print("Read as categories, since their numbers begin with 0:", *codes)
+    shown_codes = [name for name in codes if name not in arguments.ignore]
+    if shown_codes:
+        print("Read as categories, since their numbers begin with 0:", *shown_codes)
     return pd.DataFrame(columns)
 
 
@@ -467,8 +525,8 @@ def read_numbers(column):
 
 def begins_with_zero(column):
     """Return whether whole numbers as text have zeros in front."""
-    known = column.dropna().str.strip()
-    return known.str.fullmatch(r"\d+").all() and known.str.match(r"0\d").any()
+    texts = column.dropna().str.strip()
+    return texts.str.fullmatch(r"\d+").all() and texts.str.match(r"0\d").any()
 
 
 # The offset from UTC at the end of a date, which databases write after a space; a time
@@ -530,8 +588,9 @@ def date_columns(X):
 
 def compare(title, X, Y, arguments, times=None):
     """Compare losses, or models of other packages, on a data set; print the result."""
-    rates = ", ".join(f"{n} {r:.2%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
-    folds, order = arguments.folds, "stratified by funnel depth"
+    rates = ", ".join(f"{task} {rate:.2%}" for task, rate in Y.mean().items())
+    folds = arguments.folds
+    order = "stratified by funnel depth"
     if times is not None:
         folds = model_selection.FunnelTimeSplit(folds, time=times)
         order = f"in the order of {times.name!r}"
@@ -546,18 +605,24 @@ def compare(title, X, Y, arguments, times=None):
         X = X.assign(**{times.name: times})
         params["encoding_params"] = {"time_column": times.name}
     model = make_model(arguments, **params)
-    common = {"cv": folds, "n_jobs": arguments.jobs, "verbose": 1}
-    common["random_state"] = arguments.seed
+    common = {
+        "cv": folds,
+        "n_jobs": arguments.jobs,
+        "verbose": 1,
+        "random_state": arguments.seed,
+    }
     if arguments.against_others:
         models = model_selection.named_models("default", n_tasks=Y.shape[1])
         if times is not None:
             drop = FunctionTransformer(type(X).drop, kw_args={"columns": times.name})
-            models = {name: make_pipeline(drop, m) for name, m in models.items()}
+            models = {
+                name: make_pipeline(drop, baseline) for name, baseline in models.items()
+            }
         models["sk_pwiser"] = model
         comparison = model_selection.compare_models(X, Y, models=models, **common)
     else:
         comparison = model_selection.compare_losses(
-            model, X, Y, losses=LOSSES, weights=arguments.weights, **common
+            model, X, Y, losses=COMPARED_LOSSES, weights=arguments.weights, **common
         )
     seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
     print(comparison, comparison.seconds, seeds, sep="\n", flush=True)

@@ -20,9 +20,14 @@ from sk_pwiser._utils._extras import import_extra
 FORMAT = "sk_pwiser"
 # What reading content of another form raises.
 READING_ERRORS = (
-    *(ArithmeticError, AttributeError, LookupError),
-    *(RuntimeError, TypeError, ValueError),
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
+# Stands for the checksum in the header that the checksum itself includes.
 BLANK = "0" * 64
 # The dtypes of the format, by their names in a header.
 _KINDS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64")
@@ -82,17 +87,19 @@ def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
 def _header(arrays):
     metadata = {"format": FORMAT, "version": FORMAT_VERSION, "checksum": BLANK}
-    entries, end = {"__metadata__": metadata}, 0
+    entries = {"__metadata__": metadata}
+    start = 0
     for name, array in arrays.items():
-        start, end = end, end + array.nbytes
         dtype = array.dtype.newbyteorder("<")
         if dtype not in _NAMES:
             raise TypeError(f"{name!r} has the dtype {dtype}, which cannot be saved.")
+        end = start + array.nbytes
         entries[name] = {
             "dtype": _NAMES[dtype],
             "shape": array.shape,
             "data_offsets": (start, end),
         }
+        start = end
     text = json.dumps(entries, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)  # so that the arrays are aligned
     return len(text).to_bytes(8, "little") + text
@@ -106,13 +113,13 @@ def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
         metadata = entries.pop("__metadata__")
         check_version(metadata.get("version"), repr(str(path)))
         with refusing(path, "is damaged or was altered"):
-            found = metadata.get("checksum")
-            if isinstance(found, str):
-                field = _checksum_field(found)
+            checksum = metadata.get("checksum")
+            if isinstance(checksum, str):
+                field = _checksum_field(checksum)
                 header = header.replace(field, _checksum_field(BLANK), 1)
             digest = hashlib.sha256(header)
             joined = _read_arrays(file, entries, len(header), digest)
-            if found != digest.hexdigest():
+            if checksum != digest.hexdigest():
                 raise ValueError("its checksum does not match its content")
             return split(joined)
 
@@ -140,19 +147,22 @@ def _read_header(file):
 
 def _read_arrays(file, entries, start, digest):
     """Read the arrays, whose entries are checked before memory is allocated."""
-    forms, end = {}, 0
+    forms = {}
+    end_of_last = 0
     order = sorted(entries.items(), key=lambda item: item[1]["data_offsets"])
     for name, entry in order:
-        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        dtype = _DTYPES[entry["dtype"]]
+        shape = entry["shape"]
         if not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"{name!r} has the shape {shape}")
-        first, end_of_array = entry["data_offsets"]
+        first, end = entry["data_offsets"]
         n_bytes = dtype.itemsize * math.prod(shape)
-        if first != end or end_of_array != end + n_bytes:
+        if first != end_of_last or end != end_of_last + n_bytes:
             raise ValueError(f"{name!r} is not at its place")
-        forms[name], end = (shape, dtype), end_of_array
-    if start + end != _size(file):
-        raise ValueError(f"it should have {start + end} bytes")
+        forms[name] = (shape, dtype)
+        end_of_last = end
+    if start + end_of_last != _size(file):
+        raise ValueError(f"it should have {start + end_of_last} bytes")
     arrays = {}
     for name, (shape, dtype) in forms.items():
         arrays[name] = np.empty(shape, dtype)
@@ -310,8 +320,12 @@ class PlainForm:
                 f"{name} has the dtype {value.dtype}, which cannot be saved."
             )
         items = [self._encode(item, name, arrays) for item in value.ravel().tolist()]
-        shape, dtype = list(value.shape), value.dtype.str
-        return {TAG: "objects", "dtype": dtype, "shape": shape, "items": items}
+        return {
+            TAG: "objects",
+            "dtype": value.dtype.str,
+            "shape": list(value.shape),
+            "items": items,
+        }
 
     def _decode(self, value, arrays):
         if isinstance(value, list):

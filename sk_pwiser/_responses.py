@@ -33,60 +33,66 @@ def check_targets(Y, missing_labels="error", classes=None):
 def rows_of_values(column, name=None):
     """Return the rows of each value, by its text, without missing values."""
     codes, values = factorize(column if hasattr(column, "name") else np.asarray(column))
-    texts = {}  # of equal text, such as 1 and "1", the first value stands for all
-    firsts = [texts.setdefault(str(value), code) for code, value in enumerate(values)]
-    codes = np.array([*firsts, -1], dtype=np.intp)[codes]
+    # Of values with equal text, such as 1 and "1", the first one stands for all.
+    code_of_text = {}
+    first_codes = [
+        code_of_text.setdefault(str(value), code) for code, value in enumerate(values)
+    ]
+    codes = np.array([*first_codes, -1], dtype=np.intp)[codes]
     # A Series of polars without a name has an empty one.
     prefix = "" if name is None or str(name) == "" else f"{name}="
     order = np.argsort(codes, kind="stable")
-    found, starts = np.unique(codes[order], return_index=True)
+    distinct_codes, starts = np.unique(codes[order], return_index=True)
+    rows_by_code = np.split(order, starts[1:])
     return {
         f"{prefix}{values[code]}": rows
-        for code, rows in zip(found, np.split(order, starts[1:]), strict=False)
+        for code, rows in zip(distinct_codes, rows_by_code, strict=False)
         if code >= 0
     }
 
 
-def check_rows(X, n_samples, **others):
+def check_rows(X, n_samples, **per_row):
     """Check lengths and indices as ``fit`` does, unless a table has no length."""
     try:
         _num_samples(X)
     except TypeError:
         return
-    check_match(X, n_samples, **others)
+    check_match(X, n_samples, **per_row)
 
 
 # What may stand for a task beside its index and its name, in messages.
-OTHERS = ", 'cvr' or 'mean'"
+ALTERNATIVES = ", 'cvr' or 'mean'"
 
 
-def check_task(task, others=OTHERS):
+def check_task(task, alternatives=ALTERNATIVES):
     """Return a task, an index as a plain int; raise if it is neither int nor str."""
     if isinstance(task, bool) or not isinstance(task, Integral | str):
         raise TypeError(
-            f"task must be the index or the name of a task{others}; got {task!r} of "
-            f"type {type(task).__name__}."
+            f"task must be the index or the name of a task{alternatives}; got "
+            f"{task!r} of type {type(task).__name__}."
         )
     return task if isinstance(task, str) else int(task)
 
 
-def find_task(task, n_tasks, *names_by_source, others=OTHERS):
+def find_task(task, n_tasks, *names_by_source, alternatives=ALTERNATIVES):
     """Return the column of a task, a name by the first names that have it."""
-    known = [list(names) for names in names_by_source if len(names)]
-    for names in known:
+    name_lists = [list(names) for names in names_by_source if len(names)]
+    for names in name_lists:
         if task in names:
             return names.index(task)
     if not isinstance(task, str) and -n_tasks <= task < n_tasks:
         return task % n_tasks
-    listed = " or ".join(dict.fromkeys(map(str, known)))
-    names = f"one of {listed}, " if known else ""
+    distinct_lists = dict.fromkeys(map(str, name_lists))
+    choices = f"one of {' or '.join(distinct_lists)}, " if name_lists else ""
+    hint = _checks.did_you_mean(task, chain.from_iterable(name_lists))
     raise ValueError(
-        f"task must be {names}an index in [-{n_tasks}, {n_tasks}){others}; got "
-        f"{task!r}.{_checks.did_you_mean(task, chain.from_iterable(known))}"
+        f"task must be {choices}an index in [-{n_tasks}, {n_tasks}){alternatives}; "
+        f"got {task!r}.{hint}"
     )
 
 
 def check_same_tasks(n_tasks, y_names, fitted_names):
+    """Raise if labels have other tasks than those of a fit."""
     if fitted_names and len(fitted_names) != n_tasks:
         raise ValueError(
             f"Y must have the {len(fitted_names)} tasks the estimator was fitted with, "
@@ -105,8 +111,10 @@ class Predictions:
 
     def _find(self, name, default):
         """Return the attribute of the outermost estimator that has it."""
-        layers = nested_estimators(self._estimator)
-        return next((getattr(e, name) for e in layers if hasattr(e, name)), default)
+        for layer in nested_estimators(self._estimator):
+            if hasattr(layer, name):
+                return getattr(layer, name)
+        return default
 
     def task_names(self):
         """Return the ``task_names_`` of the fitted estimator, or an empty list."""
@@ -114,22 +122,24 @@ class Predictions:
 
     def classes(self):
         """Return the two classes of an estimator of a single task, otherwise None."""
-        layers = nested_estimators(self._estimator)
-        found = (getattr(layer, "classes_", None) for layer in layers)
-        return next((c for c in found if getattr(c, "shape", None) == (2,)), None)
+        for layer in nested_estimators(self._estimator):
+            classes = getattr(layer, "classes_", None)
+            if getattr(classes, "shape", None) == (2,):
+                return classes
+        return None
 
     def read_targets(self, Y, **per_row):
         """Return `check_targets` of labels that match the rows and the tasks."""
-        found = check_targets(Y, self._find("missing_labels", "error"), self.classes())
-        targets, _, names = found
+        missing_labels = self._find("missing_labels", "error")
+        targets, is_known, names = check_targets(Y, missing_labels, self.classes())
         check_rows(self._X, len(targets), Y=Y, **per_row)
         check_same_tasks(targets.shape[1], names, self.task_names())
-        return found
+        return targets, is_known, names
 
     def of_task(self, k, targets):
         """Return the probabilities of the event of a task."""
-        found = self._call("predict_proba", methodcaller("predict_proba", self._X))
-        return _event_probability(found, k, targets.shape, self._estimator)
+        proba = self._call("predict_proba", methodcaller("predict_proba", self._X))
+        return _event_probability(proba, k, targets.shape, self._estimator)
 
     def task_parents(self, n_tasks):
         """Return the index of each task's parent; a funnel's by default."""
@@ -139,6 +149,7 @@ class Predictions:
         return _tree.read_task_parents(parents, list(parents))
 
     def first_of_cvr(self, n_tasks):
+        """Return the index of the first task of P(last task | first task)."""
         first = _tree.path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
         if first == n_tasks - 1:
             raise ValueError(
@@ -148,16 +159,20 @@ class Predictions:
         return first
 
     def cvr(self, targets):
-        first = self.first_of_cvr(targets.shape[1])
+        """Return P(last task | first task), by the estimator's method if it has one."""
+        n_tasks = targets.shape[1]
+        first = self.first_of_cvr(n_tasks)
         response = self._call("predict_cvr", partial(_predict_cvr, X=self._X))
         if response is not None:
             cvr = column_or_1d(response, dtype=np.float64)
             check_consistent_length(targets, cvr)
             return cvr
-        first = self.of_task(first, targets)
-        last = self.of_task(targets.shape[1] - 1, targets)
-        limit = np.where(last > 0, 1.0, 0.0)
-        return np.clip(np.divide(last, first, out=limit, where=first > 0), 0.0, 1.0)
+        p_first = self.of_task(first, targets)
+        p_last = self.of_task(n_tasks - 1, targets)
+        # The ratio where the first probability is 0.
+        limit = np.where(p_last > 0, 1.0, 0.0)
+        ratio = np.divide(p_last, p_first, out=limit, where=p_first > 0)
+        return np.clip(ratio, 0.0, 1.0)
 
     def _call(self, method, function):
         # scikit-learn stores reduced predictions under the names of the methods.
@@ -180,6 +195,7 @@ def nested_estimators(estimator):
 
 
 def _predict_cvr(estimator, X):
+    """Return `predict_cvr` of an estimator or of one in it, None without any."""
     layers = list(nested_estimators(estimator))
     for i, layer in enumerate(layers):
         if not hasattr(layer, "predict_cvr"):
@@ -195,7 +211,8 @@ def _predict_cvr(estimator, X):
 def positive_probabilities(estimator, X, n_tasks):
     """Return P(Y_k = 1) from any form of `predict_proba`, (n_samples, n_tasks)."""
     proba = estimator.predict_proba(X)
-    shape = len(proba[0] if isinstance(proba, list) else proba), n_tasks
+    n_samples = len(proba[0] if isinstance(proba, list) else proba)
+    shape = (n_samples, n_tasks)
     return np.column_stack(
         [_event_probability(proba, k, shape, estimator) for k in range(n_tasks)]
     )
@@ -227,22 +244,28 @@ def _event_probability(proba, k, shape, estimator):
 
 
 def find_paths(params, name):
+    """Return the names in `get_params()` of a parameter, of any nested estimator."""
     return [key for key in params if key == name or key.endswith(f"__{name}")]
 
 
 def given_task_names(params):
     """Return the parameter `task_names` of an estimator, or of one in it, or None."""
-    given = [params[key] for key in find_paths(params, "task_names")]
-    return next((names for names in given if names is not None), None)
+    for key in find_paths(params, "task_names"):
+        if params[key] is not None:
+            return params[key]
+    return None
 
 
 def planned_tasks(estimator, Y):
     """Return the names of the tasks that `fit` would choose, and their parents."""
     params = estimator.get_params()
-    given = given_task_names(params)
     shape = getattr(Y, "shape", None) or np.asarray(Y).shape
     n_tasks = shape[1] if len(shape) > 1 else 1
-    of_columns = _labels.names_of_columns(Y)
-    names = list(_labels.choose_task_names(n_tasks, given, of_columns, None))
-    parents = [params[key] for key in find_paths(params, "task_parents")]
-    return names, _tree.read_task_parents((parents or [_tree.CHAIN])[0], names)
+    names = list(
+        _labels.choose_task_names(
+            n_tasks, given_task_names(params), _labels.names_of_columns(Y), None
+        )
+    )
+    paths = find_paths(params, "task_parents")
+    task_parents = params[paths[0]] if paths else _tree.CHAIN
+    return names, _tree.read_task_parents(task_parents, names)

@@ -3,21 +3,36 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._frames import is_missing
 
-NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
+# A number, in the unit of the times or in seconds, a text such as "1h", or a timedelta.
+Duration = float | str | timedelta | np.timedelta64
+
+# Kinds of times.
+NUMBER = "numbers"
+NAIVE = "dates without a time zone"
+AWARE = "dates with a time zone"
 _SECOND = 10**9
-_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": _SECOND}
-_NANOSECONDS |= {"min": 60 * _SECOND, "h": 3600 * _SECOND}
-_NANOSECONDS |= {"d": 86_400 * _SECOND, "w": 7 * 86_400 * _SECOND}
+# By the unit in the text of a duration.
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "ms": 10**6,
+    "s": _SECOND,
+    "min": 60 * _SECOND,
+    "h": 3600 * _SECOND,
+    "d": 86_400 * _SECOND,
+    "w": 7 * 86_400 * _SECOND,
+}
 _TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
 # Prefixes of the names of dtypes of pandas, polars and Arrow.
-_DATE_DTYPES = "date", "timestamp"
+_DATE_DTYPES = ("date", "timestamp")
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -25,11 +40,11 @@ _MICROSECOND = timedelta(microseconds=1)
 class Times(NamedTuple):
     """Times of a kind: int64 nanoseconds since 1970 in UTC for dates, else numbers."""
 
-    values: np.ndarray
+    values: npt.NDArray[Any]
     kind: str
 
 
-def read_times(column, name):
+def read_times(column: Any, name: str) -> Times:
     """Read numbers, or dates of any library; far and missing ones are errors."""
     if hasattr(getattr(column, "dtype", None), "pyarrow_dtype"):  # of pandas
         column = column.array.__arrow_array__()
@@ -44,7 +59,7 @@ def read_times(column, name):
     return times if zone is None else times._replace(kind=AWARE)
 
 
-def times_of(X, time):
+def times_of(X: Any, time: Any) -> Times:
     """Read times that are given as such or as the name of a column of a table."""
     if isinstance(time, str):
         return read_times(_frames.column_of(X, "time", time), time)
@@ -53,7 +68,7 @@ def times_of(X, time):
     return read_times(_frames.collected(time), "time" if name is None else name)
 
 
-def date_columns(X):
+def date_columns(X: Any) -> tuple[list[Any], list[bool]]:
     """Return the names of the columns of a table, and whether each one holds dates.
 
     Times of the day are no dates. Arrays and sparse tables have no names. Queries do
@@ -68,23 +83,22 @@ def date_columns(X):
         kinds = dict(zip(X.schema.names, X.schema.types, strict=True))
     elif _frames.is_dataframe(X):
         X = _frames.collected(X)  # refuses frames of packages that are not read
-        columns = zip(X.columns, _frames.list_columns(X), strict=True)
-        pairs = [(name, _holds_dates(column)) for name, column in columns]
-        return [name for name, _ in pairs], [is_date for _, is_date in pairs]
+        columns = _frames.list_columns(X)
+        return list(X.columns), [_holds_dates(column) for column in columns]
     else:
         return [], []
     is_date = [str(kind).lower().startswith(_DATE_DTYPES) for kind in kinds.values()]
     return list(kinds), is_date
 
 
-def _holds_dates(column):
+def _holds_dates(column: Any) -> bool:
     name = str(column.dtype).lower()
     if name != "object":
         return name.startswith(_DATE_DTYPES)
     return isinstance(_frames.first_known(column), date | np.datetime64)
 
 
-def row_times(X, column):
+def row_times(X: Any, column: str) -> npt.NDArray[np.float64]:
     """Return the times of the rows of a fit as floats.
 
     Those of dates are microseconds, which floats hold exactly.
@@ -94,7 +108,7 @@ def row_times(X, column):
     return values.astype(np.float64)
 
 
-def _read_array(values, name, dtype):
+def _read_array(values: npt.NDArray[Any], name: str, dtype: Any) -> Times:
     if values.ndim != 1:
         raise ValueError(
             f"Column {name!r} must hold one time per row; its shape is {values.shape}."
@@ -119,30 +133,34 @@ def _read_array(values, name, dtype):
     return _read_objects(values, name)
 
 
-def _read_objects(values, name):
-    found = values.tolist()
-    _refuse_missing(np.array([is_missing(v) for v in found], dtype=bool), name)
-    kinds = {}
-    for row, value in enumerate(found):
-        kinds.setdefault(_zone_of(value, name, row), row)
-    if len(kinds) > 1:
-        (first, row), (second, other) = list(kinds.items())[:2]
+def _read_objects(values: npt.NDArray[Any], name: str) -> Times:
+    times = values.tolist()
+    _refuse_missing(np.array([is_missing(time) for time in times], dtype=bool), name)
+    first_rows: dict[str, int] = {}
+    for row, time in enumerate(times):
+        first_rows.setdefault(_zone_of(time, name, row), row)
+    if len(first_rows) > 1:
+        (zone, row), (other_zone, other_row), *_ = first_rows.items()
         raise TypeError(
             f"Column {name!r} must hold times of one kind and one time zone: row {row} "
-            f"holds {first}, row {other} {second}. Convert all of them to UTC."
+            f"holds {zone}, row {other_row} {other_zone}. Convert all of them to UTC."
         )
-    kind = next(iter(kinds), NUMBER)
-    if kind == NUMBER:
-        numbers = np.array(found)
+    zone = next(iter(first_rows), NUMBER)
+    if zone == NUMBER:
+        numbers = np.array(times)
         if numbers.dtype == object:  # fractions, or integers beyond uint64
             numbers = numbers.astype(np.float64)
         return _read_array(numbers, name, numbers.dtype)
-    kind = NAIVE if kind == NAIVE else AWARE
-    numbers = [to_number(value, name, row) for row, value in enumerate(found)]
-    return Times(np.array(numbers, dtype=np.int64), kind)
+    nanoseconds = [to_number(time, name, row) for row, time in enumerate(times)]
+    return Times(np.array(nanoseconds, dtype=np.int64), _kind_of_zone(zone))
 
 
-def _zone_of(value, name, row):
+def _kind_of_zone(zone: str) -> str:
+    return zone if zone in (NUMBER, NAIVE) else AWARE
+
+
+def _zone_of(value: Any, name: str, row: int) -> str:
+    """Return the kind of a time, with its zone if it has one."""
     if isinstance(value, datetime):
         return NAIVE if value.tzinfo is None else f"dates of {value.tzinfo}"
     if isinstance(value, date | np.datetime64):
@@ -153,14 +171,14 @@ def _zone_of(value, name, row):
     raise _unsortable(name, f"{value!r} in row {row}")
 
 
-def _unsortable(name, found):
+def _unsortable(name: str, content: Any) -> TypeError:
     return TypeError(
         f"Column {name!r} must hold times that can be sorted and subtracted: numbers "
-        f"or dates; it holds {found}. Text is read by pandas.to_datetime."
+        f"or dates; it holds {content}. Text is read by pandas.to_datetime."
     )
 
 
-def _refuse_missing(is_missing_time, name):
+def _refuse_missing(is_missing_time: npt.NDArray[np.bool_], name: str) -> None:
     if is_missing_time.any():
         raise ValueError(
             f"Column {name!r} must hold a time in every row; {is_missing_time.sum()} "
@@ -168,7 +186,9 @@ def _refuse_missing(is_missing_time, name):
         )
 
 
-def _nanoseconds(values, name, first=0):
+def _nanoseconds(
+    values: npt.NDArray[Any], name: str, first: int = 0
+) -> npt.NDArray[np.int64]:
     """Return dates in nanoseconds since 1970; `first` is the row of the first one."""
     try:
         converted = values.astype("M8[ns]")
@@ -181,37 +201,35 @@ def _nanoseconds(values, name, first=0):
     return converted.astype(np.int64)
 
 
-def _too_far(name, value, row):
+def _too_far(name: str, value: Any, row: int) -> ValueError:
     return ValueError(
         f"Column {name!r} holds dates that are too far from 1970 for nanoseconds: "
         f"{value} in row {row}."
     )
 
 
-def read_time(value, name, kind):
+def read_time(value: Any, name: str, kind: str) -> Any:
     """Read a single time of a given kind, as `read_times` reads a column."""
     if kind == NUMBER and type(value) in (int, float):
-        number, found = value, NUMBER
+        number = value
+        kind_of_value = NUMBER
     elif is_missing(value):
         raise ValueError(f"{name!r} must be a time; got {value!r}.")
     else:
-        found = _zone_of(value, name, 0)
-        found = found if found in (NUMBER, NAIVE) else AWARE
+        kind_of_value = _kind_of_zone(_zone_of(value, name, 0))
         number = to_number(value, name)
     if number != number or number in (np.inf, -np.inf):
         raise ValueError(f"{name!r} must be a finite time; got {value!r}.")
-    check_kind(found, kind, name)
+    check_kind(kind_of_value, kind, name)
     return number
 
 
-def check_kind(found, expected, name):
-    if found != expected:
-        raise TypeError(
-            f"Column {name!r} held {expected} before; now it holds {found}."
-        )
+def check_kind(kind: str, expected: str, name: str) -> None:
+    if kind != expected:
+        raise TypeError(f"Column {name!r} held {expected} before; now it holds {kind}.")
 
 
-def to_number(value, name, row=0):
+def to_number(value: Any, name: str, row: int = 0) -> Any:
     """Return a number as such, and a date in nanoseconds since 1970 in UTC."""
     if isinstance(value, np.datetime64):
         return int(_nanoseconds(np.array([value]), name, row)[0])
@@ -232,14 +250,14 @@ def to_number(value, name, row=0):
     return number
 
 
-def check_duration(value, name, *, zero=False):
+def check_duration(value: Any, name: str, *, zero: bool = False) -> None:
     number = _to_duration(value, name)
     if not (0 < number < float("inf") or (zero and number == 0)):
         rule = ">= 0" if zero else "> 0"
         raise ValueError(f"{name} must be finite and {rule}; got {value!r}.")
 
 
-def read_duration(value, name, kind):
+def read_duration(value: Any, name: str, kind: str) -> Any:
     """Return a duration in the unit of times of a kind: nanoseconds for dates."""
     is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
     duration = _to_duration(value, name)
@@ -254,7 +272,7 @@ def read_duration(value, name, kind):
     return int(duration) if float(duration).is_integer() else duration
 
 
-def _to_duration(value, name):
+def _to_duration(value: Any, name: str) -> Any:
     """Return a number as such, and other durations in nanoseconds."""
     if isinstance(value, np.timedelta64) and not np.isnat(value):
         if np.datetime_data(value.dtype)[0] == "generic":
@@ -277,8 +295,9 @@ def _to_duration(value, name):
     )
 
 
-def duration_label(value):
-    if isinstance(value, Real) and not isinstance(value, np.timedelta64):
+def duration_label(value: Any) -> str:
+    is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
+    if is_number:
         return f"{value:g}" if abs(value) < 10**6 else str(value)
     number = _to_duration(value, "a duration")
     for unit in ("d", "h", "min", "s", "ms", "us"):

@@ -1,8 +1,10 @@
 """Weights for logs in which conversions of recent impressions are still to come."""
 
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.utils import assert_all_finite
 
 from sk_pwiser._columns._frames import is_missing, refuse_unreadable
@@ -13,8 +15,15 @@ from sk_pwiser._utils._warnings import warn_user
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]
 
+# A rate of 1 would make the weight of a click without a conversion 0 / 0.
+LARGEST_RATE = 1 - 1e-6
 
-def delay_distribution(delay, *, elapsed):
+Floats = npt.NDArray[np.float64]
+# What is passed in may be a column of any library.
+Column = Any
+
+
+def delay_distribution(delay: Column, *, elapsed: Column) -> tuple[Floats, Floats]:
     r"""Estimate the distribution of the delay of conversions.
 
     A conversion is in the log only if its delay d is at most the time e that has
@@ -87,11 +96,20 @@ def delay_distribution(delay, *, elapsed):
             "influence the distribution of shorter delays."
         )
         factors[is_alone] = 1.0
-    return delays, np.cumprod(np.append(factors[1:], 1.0)[::-1])[::-1]
+    # F at a delay is the product over the delays above it.
+    factors_above = np.append(factors[1:], 1.0)
+    return delays, np.cumprod(factors_above[::-1])[::-1]
 
 
 @accept_any_case_of_y
-def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.05):
+def delayed_feedback_weights(
+    Y: Any,
+    *,
+    delay: Column,
+    elapsed: Column,
+    cvr: Column | None = None,
+    min_probability: float = 0.05,
+) -> Floats:
     r"""Compute weights that remove the bias of conversions that are still to come.
 
     In a log that ends now, a label of 0 of the last task may become 1. With the
@@ -180,14 +198,15 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
         )
     labels = zero_one_labels(values, columns)
     n_samples = len(labels)
-    others = {"delay": delay, "elapsed": elapsed, "cvr": cvr}
-    check_match(Y, n_samples, input_name="Y", **others)
+    check_match(Y, n_samples, input_name="Y", delay=delay, elapsed=elapsed, cvr=cvr)
     delay, elapsed = _columns_of_times(delay, elapsed, n_samples)
     if (row := _first(elapsed < 0)) is not None:
         raise ValueError(f"elapsed must be >= 0; it is {elapsed[row]} in row {row}.")
     check_number("min_probability", min_probability, above=0, at_most=1)
-    clicked, converted = labels[:, -2] == 1, labels[:, -1] == 1
+    clicked = labels[:, -2] == 1
+    converted = labels[:, -1] == 1
     _check_delays(delay, elapsed, converted)
+    # F(e), the probability that a conversion is seen within the elapsed time.
     seen = np.ones(n_samples)
     if converted.any():
         delays, probabilities = delay_distribution(
@@ -198,14 +217,17 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     is_known = seen >= min_probability
     seen = np.where(is_known, seen, 1.0)
     rate = _rates(cvr, clicked & is_known, clicked & converted & is_known, seen)
+    unconverted = (1 - rate) / (1 - rate * seen)
     weights = np.ones(labels.shape)
-    weights[:, -1] = np.where(clicked, (1 - rate) / (1 - rate * seen), 1.0)
+    weights[:, -1] = np.where(clicked, unconverted, 1.0)
     weights[converted, -1] = 1 / seen[converted]
     weights[~is_known, -1] = 0.0
     return weights
 
 
-def _check_delays(delay, elapsed, is_read=True):
+def _check_delays(
+    delay: Floats, elapsed: Floats, is_read: npt.NDArray[np.bool_] | bool = True
+) -> None:
     wrong = is_read & ~((delay >= 0) & (delay <= elapsed))
     if (row := _first(wrong)) is not None:
         raise ValueError(
@@ -214,30 +236,38 @@ def _check_delays(delay, elapsed, is_read=True):
         )
 
 
-def _first(wrong):
+def _first(wrong: npt.NDArray[np.bool_]) -> int | None:
     """Return the first row that is wrong, or None."""
     return int(wrong.argmax()) if wrong.any() else None
 
 
-def _rates(cvr, clicked, converted, seen):
+def _rates(
+    cvr: Column | None,
+    clicked: npt.NDArray[np.bool_],
+    converted: npt.NDArray[np.bool_],
+    seen: Floats,
+) -> Floats:
     """Return the conversion rate of each row, below 1."""
     if cvr is not None:
         rate = _column("cvr", cvr, len(seen))
         if (row := _first(~((rate >= 0) & (rate <= 1)))) is not None:
             raise ValueError(f"cvr must be in [0, 1]; it is {rate[row]} in row {row}.")
     else:
-        rate = np.full(len(seen), (1 / seen[converted]).sum() / max(clicked.sum(), 1))
-    return np.minimum(rate, 1 - 1e-6)
+        expected_conversions = (1 / seen[converted]).sum()
+        rate = np.full(len(seen), expected_conversions / max(clicked.sum(), 1))
+    return np.minimum(rate, LARGEST_RATE)
 
 
-def _columns_of_times(delay, elapsed, n_samples=None):
+def _columns_of_times(
+    delay: Column, elapsed: Column, n_samples: int | None = None
+) -> tuple[Floats, Floats]:
     """Return both as numbers, durations in seconds."""
-    delay, kind = _seconds(delay, "delay")
-    elapsed, other = _seconds(elapsed, "elapsed")
-    if kind != other and None not in (kind, other):
+    delay, delay_kind = _seconds(delay, "delay")
+    elapsed, elapsed_kind = _seconds(elapsed, "elapsed")
+    if delay_kind != elapsed_kind and None not in (delay_kind, elapsed_kind):
         raise ValueError(
-            f"delay is {kind}, but elapsed is {other}: pass both as durations, or both "
-            "as numbers in one unit."
+            f"delay is {delay_kind}, but elapsed is {elapsed_kind}: pass both as "
+            "durations, or both as numbers in one unit."
         )
     # Delays are checked in the rows in which they are read.
     delay = _column("delay", delay, n_samples)
@@ -246,35 +276,37 @@ def _columns_of_times(delay, elapsed, n_samples=None):
     return delay, elapsed
 
 
-def _seconds(values, name):
+def _seconds(values: Column, name: str) -> tuple[Any, str | None]:
     """Return durations as seconds or values as given, and the kind, None if unknown."""
     refuse_unreadable(values, name)
-    found = np.asarray(values)
-    if found.dtype.kind == "f" and np.isnan(found).all():
+    array: npt.NDArray[Any] = np.asarray(values)
+    if array.dtype.kind == "f" and np.isnan(array).all():
         return values, None
-    if found.dtype == object:
-        is_known = np.array([not is_missing(value) for value in found.flat], dtype=bool)
+    if array.dtype == object:
+        is_known = np.array([not is_missing(value) for value in array.flat], dtype=bool)
         if not is_known.any():
             return values, None
-        known = found.flat[is_known]
-        if not all(isinstance(value, timedelta | np.timedelta64) for value in known):
+        durations = array.flat[is_known]
+        if not all(
+            isinstance(value, timedelta | np.timedelta64) for value in durations
+        ):
             return values, "numbers"
-        found = np.full(found.shape, np.timedelta64("NaT", "us"))
+        array = np.full(array.shape, np.timedelta64("NaT", "us"))
         # One by one: those of numpy may have different units.
-        found.flat[is_known] = [np.timedelta64(value, "us") for value in known]
-    if found.dtype.kind == "M":
+        array.flat[is_known] = [np.timedelta64(value, "us") for value in durations]
+    if array.dtype.kind == "M":
         raise ValueError(
             f"{name} must be durations or numbers, but it contains dates: subtract the "
             "time of the impression."
         )
-    if found.dtype.kind != "m":
+    if array.dtype.kind != "m":
         return values, "numbers"
-    return found / np.timedelta64(1, "s"), "durations"
+    return array / np.timedelta64(1, "s"), "durations"
 
 
-def _column(name, values, n_samples=None):
+def _column(name: str, values: Column, n_samples: int | None = None) -> Floats:
     rule = "must contain one number per row."
-    column = read_array(values, name, rule, dtype=np.float64, error=ValueError)
+    column: Floats = read_array(values, name, rule, dtype=np.float64, error=ValueError)
     n_samples = len(column) if n_samples is None else n_samples
     if column.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},); got {column.shape}.")

@@ -599,12 +599,12 @@ class MultiTaskCTRCVRClassifier(
             probable than the one before it in 10 % of a sample of the training rows or
             more, see :ref:`coherent_funnels`.
         """
-        earlier = getattr(self, "_result", None) if self.warm_start else None
-        given = GivenRows(X, Y, sample_weight, groups)
-        later = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
-        if any(value is not None for value in later):
-            eval_set = one_eval_set(eval_set, later)
-        result = self._fit(given, eval_set, earlier)
+        last_result = getattr(self, "_result", None) if self.warm_start else None
+        training_rows = GivenRows(X, Y, sample_weight, groups)
+        validation_rows = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
+        if any(value is not None for value in validation_rows):
+            eval_set = one_eval_set(eval_set, validation_rows)
+        result = self._fit(training_rows, eval_set, last_result)
         self._set_result(result)
         if result.rises is not None:
             task, share = result.rises
@@ -618,40 +618,40 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @_callbacks.runs_callbacks
-    def _fit(self, given, eval_set, earlier):
+    def _fit(self, rows, eval_set, last_result):
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
         estimator must then be as it was.
         """
-        task = self._task(given)
+        task = self._task(rows)
         settings = Settings.of(vars(self))
         name = type(self).__name__
         if settings.refit:
             return fit_twice(
                 settings,
-                given,
+                rows,
                 eval_set,
-                earlier=earlier,
+                earlier=last_result,
                 task=task,
                 estimator_name=name,
             )
         if settings.warm_start:
             return fit_further(
                 settings,
-                given,
+                rows,
                 eval_set,
-                earlier=earlier,
+                earlier=last_result,
                 task=task,
                 estimator_name=name,
             )
-        return fit(settings, given, eval_set, task=task, estimator_name=name)
+        return fit(settings, rows, eval_set, task=task, estimator_name=name)
 
-    def _task(self, given):
+    def _task(self, rows):
         """Return the training as scikit-learn's callbacks see it, if there are any."""
         if not hasattr(self, "_skl_callbacks"):
             return None
-        return _callbacks.FitTask.of_fit(self, given)
+        return _callbacks.FitTask.of_fit(self, rows)
 
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
@@ -718,25 +718,26 @@ class MultiTaskCTRCVRClassifier(
         """
         # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()
-        earlier, undo = getattr(self, "_result", None), []
+        last_result = getattr(self, "_result", None)
+        undo = []
         try:
-            given = GivenRows(X, Y, sample_weight, groups)
-            self._set_result(self._update(given, earlier, classes, undo))
+            rows = GivenRows(X, Y, sample_weight, groups)
+            self._set_result(self._update(rows, last_result, classes, undo))
         except BaseException:
             # An interrupt after the result was set leaves the complete update.
-            if getattr(self, "_result", None) is earlier:
+            if getattr(self, "_result", None) is last_result:
                 take_back(undo)
             raise
         return self
 
     @_callbacks.runs_callbacks
-    def _update(self, given, earlier, classes, undo):
+    def _update(self, rows, last_result, classes, undo):
         """Train on further rows, and return the result like `_fit`."""
-        task = self._task(given)
+        task = self._task(rows)
         return update(
             Settings.of(vars(self)),
-            given,
-            earlier=earlier,
+            rows,
+            earlier=last_result,
             classes=classes,
             undo=undo,
             task=task,
@@ -748,14 +749,16 @@ class MultiTaskCTRCVRClassifier(
 
         Ctrl-C between two assignments would leave those of two fits.
         """
+        attributes = dict(vars(self))
         # The only attribute that a fit may lack.
-        kept = {k: v for k, v in vars(self).items() if k != "feature_names_in_"}
-        self.__dict__ = kept | self._attributes(result)
+        attributes.pop("feature_names_in_", None)
+        self.__dict__ = attributes | self._attributes(result)
         return self
 
     @staticmethod
     def _attributes(result):
-        encoder, targets = result.schema.encoder, result.schema.targets
+        encoder = result.schema.encoder
+        targets = result.schema.targets
         attributes = {
             "_result": result,
             "net_": result.net,

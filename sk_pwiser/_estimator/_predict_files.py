@@ -25,14 +25,16 @@ STAMP = b"sk_pwiser_predictions"
 
 def dataset_logits(result, dataset):
     """Return the logits of all rows of a dataset: float32 of shape (n, n_tasks)."""
-    parts = list(_logits_of_parts(result, dataset.iter_tables(dataset.features)))
+    tables = dataset.iter_tables(dataset.features)
+    logits_by_table = list(_logits_of_tables(result, tables))
     warn_about_corrupt(dataset, "have no predictions")
-    if not sum(map(len, parts)):
+    if not sum(map(len, logits_by_table)):
         raise ValueError(f"{dataset!r} has no rows that its filters select.")
-    return torch.cat(parts).numpy()
+    return torch.cat(logits_by_table).numpy()
 
 
-def _logits_of_parts(result, tables):
+def _logits_of_tables(result, tables):
+    """Yield the logits of each table, while another thread reads the next one."""
     for table, place in in_background(tables):
         with named_place(place):
             rows = result.schema.transform(table)
@@ -40,6 +42,7 @@ def _logits_of_parts(result, tables):
 
 
 def write_predictions(result, dataset, output):
+    """Write a file of probabilities per file of a dataset; return the folder."""
     if not reads_in_parts(dataset):
         raise TypeError(
             "output must be None unless X is a dataset that is read in parts; got "
@@ -47,51 +50,56 @@ def write_predictions(result, dataset, output):
         )
     folder = Path(output).expanduser().absolute()
     paths = dataset._paths
-    common = posixpath.commonpath(map(posixpath.dirname, paths))
-    targets = {path: folder / posixpath.relpath(path, common) for path in paths}
-    read = set(map(os.path.realpath, paths))
-    for path, target in targets.items():
+    common_folder = posixpath.commonpath(map(posixpath.dirname, paths))
+    target_of_path = {
+        path: folder / posixpath.relpath(path, common_folder) for path in paths
+    }
+    real_paths = set(map(os.path.realpath, paths))
+    for path, target in target_of_path.items():
         # A link may lead to the folder that is read.
-        if os.path.realpath(target) in read:
+        if os.path.realpath(target) in real_paths:
             raise ValueError(
                 f"output={str(output)!r} would replace {path!r}, which is read."
             )
     for path in set(paths).difference(dataset.files_):  # corrupt files
-        targets[path].unlink(missing_ok=True)
-    model = _hash_fit(result)
+        target_of_path[path].unlink(missing_ok=True)
+    fit_hash = _hash_fit(result)
     # Their text leaves out the middle of long lists.
     filters = hashlib.sha256(pickle.dumps(dataset.filters)).hexdigest()
+    task_names = result.schema.targets.task_names
     for path, tables in dataset._iter_files(dataset.features):
-        target = targets[path]
+        target = target_of_path[path]
         info = dataset.filesystem.get_file_info(path)
-        of_rows = info.size, info.mtime_ns, dataset.features, filters
-        stamp = f"{model} {[path, *of_rows]!r}".encode()
+        rows_key = [path, info.size, info.mtime_ns, dataset.features, filters]
+        stamp = f"{fit_hash} {rows_key!r}".encode()
         if _stamp_of(target) == stamp:
             continue
-        with closing(_logits_of_parts(result, tables)) as parts:
-            _write(target, result.schema.targets.task_names, parts, stamp, dataset)
+        with closing(_logits_of_tables(result, tables)) as logits_by_table:
+            _write(target, task_names, logits_by_table, stamp, dataset)
     warn_about_corrupt(dataset, "have no predictions")
     return folder
 
 
 def _hash_fit(result):
     """Return a hash of all that predictions depend on: settings, encoding, weights."""
-    parts = {"settings": compared(result.settings), "schema": result.schema}
+    content = {"settings": compared(result.settings), "schema": result.schema}
     try:
-        values, arrays = PlainForm(STATE_CLASSES).encode(parts, "fit")
+        values, arrays = PlainForm(STATE_CLASSES).encode(content, "fit")
     except TypeError:  # category values that have no plain form, such as bytes
-        values, arrays = pickle.dumps(parts), {}
+        values = pickle.dumps(content)
+        arrays = {}
     # Several times as fast as JSON, for vocabularies of millions of values.
-    found = hashlib.sha256(repr(values).encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256(repr(values).encode("utf-8", "surrogatepass"))
     for name, tensor in result.net.module_.state_dict().items():
         arrays[f"weights {name}"] = tensor.detach().cpu().numpy()
     for name, array in arrays.items():
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _stamp_of(target):
+    """Return the stamp of a file of predictions, None if there is none."""
     import pyarrow.parquet as pq  # installed, since there is a dataset
 
     try:
@@ -100,18 +108,20 @@ def _stamp_of(target):
         return None
 
 
-def _write(target, names, parts, stamp, dataset):
+def _write(target, task_names, logits_by_table, stamp, dataset):
     """Write a file under a temporary name, and rename it when it is complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.float32()) for name in names], {STAMP: stamp})
+    fields = [(name, pa.float32()) for name in task_names]
+    schema = pa.schema(fields, {STAMP: stamp})
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    n_corrupt, n_rows = len(dataset.corrupt_), 0
+    n_corrupt = len(dataset.corrupt_)
+    n_rows = 0
     try:
         with pq.ParquetWriter(temporary, schema) as writer:
-            for logits in parts:
+            for logits in logits_by_table:
                 n_rows += len(logits)
                 columns = list(probabilities(logits).T)
                 writer.write_batch(pa.record_batch(columns, schema=schema))

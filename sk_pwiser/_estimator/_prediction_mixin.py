@@ -105,9 +105,11 @@ class PredictionMixin:
         import torch
 
         check_is_fitted(self)
-        names, last = self.task_names_, self.n_tasks_ - 1
+        names = self.task_names_
+        last = self.n_tasks_ - 1
         if task is not None:
-            last = find_task(check_task(task, ""), len(names), names, others="")
+            task = check_task(task, alternatives="")
+            last = find_task(task, len(names), names, alternatives="")
         parents = _tree.read_task_parents(self.task_parents_, names)
         first = _tree.path_to(last, parents)[0]
         if first == last:
@@ -118,7 +120,8 @@ class PredictionMixin:
         # By logarithms, which are exact where both probabilities are small.
         logits = torch.from_numpy(self._predict_logits(X))
         log_p = torch.nn.functional.logsigmoid(logits)
-        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().float().numpy()
+        cvr = (log_p[:, last] - log_p[:, first]).clamp(max=0).exp()
+        return cvr.float().numpy()
 
     @_checks.accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):

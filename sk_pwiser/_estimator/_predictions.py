@@ -26,7 +26,8 @@ class NetworkPredictionMixin(PredictionMixin):
     def _column_inputs(self, X, targets):
         """Return a table as `fit` reads it, and how it would encode each column."""
         self._validate_params()
-        return column_inputs(Settings.of(vars(self)), X, targets, type(self).__name__)
+        settings = Settings.of(vars(self))
+        return column_inputs(settings, X, targets, type(self).__name__)
 
     def _predict_logits(self, X):
         """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
@@ -43,7 +44,8 @@ class NetworkPredictionMixin(PredictionMixin):
         """Return the column names, and a function that permutes one of them."""
         check_is_fitted(self)
         _frames.refuse_parts(X)
-        schema, net = self._result.schema, self._result.net
+        schema = self._result.schema
+        net = self._result.net
         with _threads.limited_threads():
             encoded = schema.transform(X)
 
@@ -153,16 +155,16 @@ class NetworkPredictionMixin(PredictionMixin):
         schema = self._result.schema
         rows = schema.transform(X)
         bags = bag_inputs([None if t is None else t.numpy() for t in rows.bags or ()])
-        numbers = schema.encoder.numeric_names_
+        numeric_names = schema.encoder.numeric_names_
         if schema.statistics is not None:
-            numbers += schema.statistics.names(schema.encoder, self.task_names_)
+            numeric_names += schema.statistics.names(schema.encoder, self.task_names_)
         return Bunch(
             codes=rows.codes.numpy(),
             numeric=rows.numeric.numpy(),
             bags=schema.bag_matrix(bags),
             bag_inputs=bags,
             category_names=schema.encoder.category_names_,
-            numeric_names=numbers,
+            numeric_names=numeric_names,
         )
 
     def category_embeddings(self, column, *, as_frame=True):

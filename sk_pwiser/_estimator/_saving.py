@@ -125,16 +125,20 @@ class SavingMixin:
 def requests_of(estimator):
     """Return the metadata that an estimator requests for its methods."""
     routing = estimator._get_metadata_request()
-    return {m: dict(getattr(routing, m).requests) for m in ROUTED}
+    return {method: dict(getattr(routing, method).requests) for method in ROUTED}
 
 
-def set_requests(estimator, of_methods):
+def set_requests(estimator, requests_by_method):
     """Set the requests of a file on an estimator."""
     with config_context(enable_metadata_routing=True):
-        for method, requests in of_methods.items():
-            made = {k: v for k, v in requests.items() if v is not None}
-            if method in ROUTED and made:
-                getattr(estimator, f"set_{method}_request")(**made)
+        for method, requests in requests_by_method.items():
+            decided = {
+                name: request
+                for name, request in requests.items()
+                if request is not None
+            }
+            if method in ROUTED and decided:
+                getattr(estimator, f"set_{method}_request")(**decided)
 
 
 def to_plain(estimator):
@@ -160,12 +164,12 @@ def to_plain(estimator):
 
 def from_plain(cls, values, arrays, name):
     """Build an estimator from its plain form; `name` is the file's, for messages."""
-    known = values if isinstance(values, dict) else {}
+    header = values if isinstance(values, dict) else {}
     try:
-        of_class = known.get("class", cls.__name__)
-        if of_class != cls.__name__:
+        class_name = header.get("class", cls.__name__)
+        if class_name != cls.__name__:
             raise ValueError(
-                f"it is a model of {of_class!r}; read it with {of_class}.load"
+                f"it is a model of {class_name!r}; read it with {class_name}.load"
             )
         content = PlainForm(STATE_CLASSES).decode(values, arrays)
         if content.get("kind") == "checkpoint":
@@ -184,10 +188,12 @@ def from_plain(cls, values, arrays, name):
         raise ValueError(f"{name} cannot be loaded: {error}") from None
     except _model_files.READING_ERRORS as error:
         message = f"{name} is not a valid file of a {cls.__name__}: {error}"
-        version = known.get("sk_pwiser") or __version__
+        version = header.get("sk_pwiser") or __version__
         if version != __version__:
-            message += f". It was written by version {version} of sk_pwiser; this is "
-            message += f"version {__version__}."
+            message += (
+                f". It was written by version {version} of sk_pwiser; this is version "
+                f"{__version__}."
+            )
         raise ValueError(message) from error
     return estimator
 

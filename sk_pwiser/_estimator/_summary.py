@@ -1,5 +1,6 @@
 """A summary of a fit in HTML: network, rows and columns, epochs and embeddings."""
 
+import math
 import re
 from html import escape
 
@@ -7,6 +8,7 @@ from sk_pwiser._columns._encoder import column_kinds, vector_counts
 
 # Longer tables end with the number of rows left out.
 MAX_ROWS = 30
+# Longer lists of column names end with the number of names left out.
 MAX_NAMES = 8
 
 STYLE = (
@@ -37,10 +39,9 @@ class SummaryMixin:
         if not hasattr(self, "_result"):
             return ""
         result = self._result
-        schema, network = result.schema, result.net.module_
-        encoder = schema.encoder
+        network = result.net.module_
+        encoder = result.schema.encoder
         n_parameters = sum(p.numel() for p in network.parameters())
-        kinds, counts = column_kinds(encoder), vector_counts(encoder)
         n_train, n_valid = result.n_rows
         n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
         if result.single_pass:
@@ -54,15 +55,22 @@ class SummaryMixin:
             (
                 f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
                 ("Kind of column", "Number", "Names"),
-                [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
+                [
+                    (kind, f"{len(names):,}", _list(names))
+                    for kind, names in column_kinds(encoder).items()
+                ],
             ),
             _history(result),
         ]
-        if counts:
-            spec, sizes = network.spec, [f"{n:,}" for n in counts.values()]
+        n_vectors = vector_counts(encoder)
+        if n_vectors:
+            spec = network.spec
             widths = spec.widths + [spec.embedding_dim] * len(spec.bags)
-            title = f"Embeddings: {sum(counts.values()):,} vectors"
-            rows = list(zip(counts, sizes, widths, strict=True))
+            title = f"Embeddings: {sum(n_vectors.values()):,} vectors"
+            rows = [
+                (column, f"{n:,}", width)
+                for (column, n), width in zip(n_vectors.items(), widths, strict=True)
+            ]
             tables.append((title, ("Column", "Vectors", "Width"), rows))
         sections = "".join(_section(*table) for table in tables)
         return f'{STYLE}<div class="sk-pwiser-summary">{sections}</div>'
@@ -70,23 +78,27 @@ class SummaryMixin:
 
 def _history(result):
     """Return a table of epochs at equal distances, and of the one that was kept."""
-    history, names = result.net.history, result.schema.targets.task_names
-    mean = ["mean"] if len(names) > 1 else []
-    log_loss = f"valid_log_loss_{(mean or names)[0]}"
-    aucs = [f"valid_auc_{name}" for name in [*names, *mean]]
+    history = result.net.history
+    task_names = result.schema.targets.task_names
+    if len(task_names) > 1:
+        log_loss = "valid_log_loss_mean"
+        aucs = [f"valid_auc_{name}" for name in [*task_names, "mean"]]
+    else:
+        log_loss = f"valid_log_loss_{task_names[0]}"
+        aucs = [f"valid_auc_{task_names[0]}"]
     columns = [
         column
         for column in ("train_loss", "valid_loss", log_loss, *aucs, "dur")
         if any(column in row for row in history)
     ]
-    step = -(-len(history) // (MAX_ROWS - 1))
-    shown = {result.best_epoch, *range(len(history), 0, -step)}
+    step = math.ceil(len(history) / (MAX_ROWS - 1))
+    shown_epochs = {result.best_epoch, *range(len(history), 0, -step)}
     rows = []
     for row in history:
-        if row["epoch"] in shown:
-            kept = " (kept)" if row["epoch"] == result.best_epoch else ""
+        if row["epoch"] in shown_epochs:
+            mark = " (kept)" if row["epoch"] == result.best_epoch else ""
             cells = (f"{row[c]:.4g}" if c in row else "" for c in columns)
-            rows.append((f"{row['epoch']}{kept}", *cells))
+            rows.append((f"{row['epoch']}{mark}", *cells))
     title = result.stop_reason or f"{len(history):,} epochs."
     return f"History: {title}", ("epoch", *columns), rows
 
@@ -96,33 +108,36 @@ def layer_rows(network):
     groups = {}
     # Equal layers at the same place, such as of the towers, are one row.
     for path, layer in network.named_modules():
-        own = dict(layer.named_parameters(recurse=False))
-        if own:
-            largest = max(own.values(), key=lambda p: p.numel())
+        parameters = list(layer.parameters(recurse=False))
+        if parameters:
+            largest = max(parameters, key=lambda p: p.numel())
             shape = " x ".join(f"{n:,}" for n in largest.shape) or "1"
             if hasattr(layer, "in_features"):
                 shape = f"{layer.in_features:,} → {layer.out_features:,}"
             key = (re.sub(r"\d+", "*", path), type(layer).__name__, shape)
             paths, sizes = groups.setdefault(key, ([], []))
             paths.append(path.split("."))
-            sizes += [p.numel() for p in own.values()]
+            sizes += [p.numel() for p in parameters]
     rows = []
     for (_, kind, shape), (paths, sizes) in groups.items():
-        places = zip(*paths, strict=True)
-        common = [parts[0] if len({*parts}) == 1 else "*" for parts in places]
-        times = f"{len(paths)} x ({shape})" if len(paths) > 1 else shape
-        rows.append((".".join(common), kind, times, f"{sum(sizes):,}"))
+        steps = zip(*paths, strict=True)
+        common = [names[0] if len({*names}) == 1 else "*" for names in steps]
+        shapes = f"{len(paths)} x ({shape})" if len(paths) > 1 else shape
+        rows.append((".".join(common), kind, shapes, f"{sum(sizes):,}"))
     return rows
 
 
 def _list(names):
+    """Return the first names in one line, and how many more there are."""
     shown = ", ".join(map(str, names[:MAX_NAMES]))
     more = len(names) - MAX_NAMES
     return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
 def _section(title, header, rows):
-    body = [f"<tr>{''.join(f'<th>{escape(each)}</th>' for each in header)}</tr>"]
+    """Return the HTML of a table that opens at a click on its title."""
+    headings = "".join(f"<th>{escape(text)}</th>" for text in header)
+    body = [f"<tr>{headings}</tr>"]
     for row in rows[:MAX_ROWS]:
         cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
         body.append(f"<tr>{cells}</tr>")

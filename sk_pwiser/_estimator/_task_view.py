@@ -22,6 +22,8 @@ from sk_pwiser.metrics import make_task_scorer
 
 # What may stand for a task beside its index and its name, in messages.
 CVR = ", or 'cvr'"
+# What to do if y and tasks do not fit together, in messages.
+ADVICE = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
 
 
 class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -151,12 +153,13 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _check_labels(self, y, tasks):
         """Return the labels of all tasks."""
-        y, tasks = collected(y), collected(tasks)
-        given = read_labels(y, "any", input_name="y")
+        y = collected(y)
+        tasks = collected(tasks)
+        labels_of_y = read_labels(y, "any", input_name="y")
         names = given_task_names(self.estimator.get_params())
         # Another index, or a name, suggests that the labels of others are forgotten.
         is_only_task = self.task == 0 if names is None else len(names) == 1
-        if tasks is None and given.values.ndim < 2 and not is_only_task:
+        if tasks is None and labels_of_y.values.ndim < 2 and not is_only_task:
             raise ValueError(
                 "A view of one task learns from the labels of all tasks: pass them as "
                 "y, of shape (n_samples, n_tasks), or as tasks=, also through tools: "
@@ -170,10 +173,18 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         column = task_column(self.task, names)
         if tasks is None:
             return y
-        known = read_labels(tasks, "any", input_name="tasks")
-        self._check_same_labels(y, tasks, given, known, names[column], column)
+        labels_of_tasks = read_labels(tasks, "any", input_name="tasks")
+        n_samples = len(labels_of_tasks.values)
+        if labels_of_y.values.shape not in ((n_samples,), (n_samples, 1)):
+            raise ValueError(
+                f"{self._rule(names[column])}; y has the shape "
+                f"{labels_of_y.values.shape} and tasks {labels_of_tasks.values.shape}: "
+                f"{ADVICE}"
+            )
+        check_match(tasks, n_samples, input_name="tasks", y=y)
+        self._check_same_labels(labels_of_y, labels_of_tasks, names, column)
         first = path_to(column, parents)[0]
-        n_others = int((known.values[:, first] != 1).sum())
+        n_others = int((labels_of_tasks.values[:, first] != 1).sum())
         if self.task == "cvr" and first != column and n_others:
             warn_user(
                 f"task='cvr' is a rate among rows with {names[first]!r}, but y has "
@@ -183,25 +194,26 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return tasks
 
-    def _check_same_labels(self, y, tasks, given, known, name, column):
+    def _rule(self, name):
+        """Return the rule that y and tasks break, for messages."""
+        return f"y must be the column {name!r} of tasks, that of the task {self.task!r}"
+
+    def _check_same_labels(self, labels_of_y, labels_of_tasks, names, column):
         """Raise if the labels of the task are not its column in those of all tasks."""
-        rule = f"y must be the column {name!r} of tasks, that of the task {self.task!r}"
-        advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
-        values = given.values.reshape(len(given.values), -1)
-        if values.shape != (len(known.values), 1):
-            raise ValueError(
-                f"{rule}; y has the shape {given.values.shape} and tasks "
-                f"{known.values.shape}: {advice}"
-            )
-        check_match(tasks, len(values), input_name="tasks", y=y)
-        differs = values[:, 0] != known.values[:, column]
-        if known.missing is not None:
-            differs &= ~known.missing[:, column]
+        labels = labels_of_y.values.ravel()
+        expected = labels_of_tasks.values[:, column]
+        differs = labels != expected
+        if labels_of_tasks.missing is not None:
+            differs &= ~labels_of_tasks.missing[:, column]
         if differs.any():
             row = int(differs.argmax())
-            [found], expected = values[row].tolist(), known.values[row].tolist()[column]
-            differ = f"row {row} is {found!r} in y and {expected!r} in tasks"
-            raise ValueError(f"{rule}; {differ}: {advice}")
+            # As Python's numbers, whose text is that of the user.
+            label = labels.tolist()[row]
+            label_of_tasks = expected.tolist()[row]
+            raise ValueError(
+                f"{self._rule(names[column])}; row {row} is {label!r} in y and "
+                f"{label_of_tasks!r} in tasks: {ADVICE}"
+            )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_") or _is_fitted(self.estimator)
@@ -271,7 +283,9 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ValueError, TypeError
             If the columns of `X` are not those seen in fit.
         """
-        estimator, column = self._fitted, self._column
+        # Read before the prediction, so that an unknown task costs no time.
+        column = self._column
+        estimator = self._fitted
         if estimator.classes_.ndim == 1:
             return estimator.predict_proba(X).astype(np.float64)
         if self._is_cvr:
@@ -294,7 +308,8 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Labels, in the dtype of those in `fit`. At low base rates few rows or none
             reach 0.5; rank by `predict_proba` instead.
         """
-        return self.classes_[(self.predict_proba(X)[:, 1] >= 0.5).astype(int)]
+        positive = self.predict_proba(X)[:, 1]
+        return self.classes_[(positive >= 0.5).astype(int)]
 
     def decision_function(self, X):
         """Compute the logit of the task.
@@ -310,7 +325,8 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Log-odds of the probability; at least 0 where `predict` returns the second
             class.
         """
-        column, estimator = self._column, self._fitted
+        column = self._column
+        estimator = self._fitted
         if not self._is_cvr and hasattr(estimator, "predict_logits"):
             logits = estimator.predict_logits(X)
             return logits if logits.ndim == 1 else logits[:, column]
@@ -338,18 +354,24 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             NaN, with a warning, if the labels have one class only.
         """
         check_is_fitted(self)
-        estimator, task, y = self, 0, collected(y)
+        y = collected(y)
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
-            estimator, task = self._fitted, "cvr" if self._is_cvr else self._column
+            estimator = self._fitted
+            task = "cvr" if self._is_cvr else self._column
+        else:
+            estimator = self
+            task = 0
         scorer = make_task_scorer(roc_auc_score, task)
         return scorer(estimator, X, y, sample_weight=sample_weight)
 
 
 def task_column(task, names):
     """Return the column of the labels of a task; of the last one for "cvr"."""
-    task, names = check_task(task, CVR), list(names)
+    task = check_task(task, CVR)
+    names = list(names)
     if task == "cvr" and len(names) > 1:
         if "cvr" in names:
             check_unreserved(names)
         return len(names) - 1
-    return find_task(task, len(names), names, others=CVR if len(names) > 1 else "")
+    alternatives = CVR if len(names) > 1 else ""
+    return find_task(task, len(names), names, alternatives=alternatives)

@@ -87,7 +87,7 @@ def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
             continue
         _, codes = torch.unique(codes, return_inverse=True)
         arrays = (part.cpu().numpy() for part in (labels, scores, codes))
-        yield auc_within(*arrays)[0]  # type: ignore[no-untyped-call]
+        yield auc_within(*arrays)[0]
 
 
 class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from functools import wraps
 from numbers import Integral, Rational, Real
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
+
+Result = TypeVar("Result")
 
 
 def check_number(
@@ -27,14 +29,17 @@ def check_number(
         number = float(value)
     except OverflowError:  # an int
         number = math.inf
-    limits = {">": above, ">=": at_least, "<": below, "<=": at_most}
-    holds = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-    given = {sign: limit for sign, limit in limits.items() if limit is not None}
-    if not math.isfinite(number) or not all(
-        holds[sign](number, limit) for sign, limit in given.items()
-    ):
-        rules = ["finite", *(f"{sign} {limit:g}" for sign, limit in given.items())]
-        raise ValueError(f"{name} must be {' and '.join(rules)}; got {value!r}.")
+    rules = [
+        (">", operator.gt, above),
+        (">=", operator.ge, at_least),
+        ("<", operator.lt, below),
+        ("<=", operator.le, at_most),
+    ]
+    limits = [(sign, holds, limit) for sign, holds, limit in rules if limit is not None]
+    is_within = all(holds(number, limit) for _, holds, limit in limits)
+    if not math.isfinite(number) or not is_within:
+        allowed = ["finite", *(f"{sign} {limit:g}" for sign, _, limit in limits)]
+        raise ValueError(f"{name} must be {' and '.join(allowed)}; got {value!r}.")
     return number
 
 
@@ -58,16 +63,18 @@ def check_boolean(name: str, value: object) -> bool:
     return value
 
 
-def nearest(name: object, known: Iterable[object]) -> str:
+def nearest(name: object, choices: Iterable[object]) -> str:
     """Return the most similar of some names, or ""."""
-    names = [each for each in known if isinstance(each, str)]
-    found = get_close_matches(name, names, 1) if isinstance(name, str) else []
-    return found[0] if found else ""
+    if not isinstance(name, str):
+        return ""
+    names = [choice for choice in choices if isinstance(choice, str)]
+    matches = get_close_matches(name, names, 1)
+    return matches[0] if matches else ""
 
 
-def did_you_mean(name: object, known: Iterable[object]) -> str:
+def did_you_mean(name: object, choices: Iterable[object]) -> str:
     """Return a question for the end of a message, or "" if no name is similar."""
-    meant = nearest(name, known)
+    meant = nearest(name, choices)
     return f" Did you mean {meant!r}?" if meant else ""
 
 
@@ -79,17 +86,17 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.{hint}")
 
 
-def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
+def accept_any_case_of_y(function: Callable[..., Result]) -> Callable[..., Result]:
     """Let a function be called with either keyword, `y` as in scikit-learn or `Y`."""
     parameters = inspect.signature(function).parameters
     names = [name for name in parameters if name[:1] in ("Y", "y")]
 
     @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Result:
         for name in names:
-            other = name[0].swapcase() + name[1:]
-            if other in kwargs and name not in kwargs:
-                kwargs[name] = kwargs.pop(other)
+            other_case = name[0].swapcase() + name[1:]
+            if other_case in kwargs and name not in kwargs:
+                kwargs[name] = kwargs.pop(other_case)
         return function(*args, **kwargs)
 
     return call

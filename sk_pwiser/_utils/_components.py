@@ -11,6 +11,9 @@ class RemovedNameError(ValueError):
     """A choice that earlier versions had; the message names what to use instead."""
 
 
+# Parameters that can be passed by name.
+NAMED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 # Components by name, their base class, the parameter that chooses one, and its value.
 Choice = tuple[Mapping[str, type], type, str, Any]
 
@@ -44,12 +47,12 @@ def check_names(
     All components take `n_args` positional arguments and the `shared` parameters. The
     methods of a user's class must take those of the base class by position.
     """
-    kind, (_, base, parameter, name) = resolve(choice), choice
+    kind = resolve(choice)
+    _, base, parameter, name = choice
     params = params or {}
     signature = inspect.signature(kind).parameters.values()
-    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    known = [p.name for p in signature if p.kind in kinds][n_args:]
-    known = [key for key in known if key not in context]
+    named = [p.name for p in signature if p.kind in NAMED_KINDS]
+    accepted = [key for key in named[n_args:] if key not in context]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
     for key in params:
         if key in context:
@@ -57,11 +60,11 @@ def check_names(
                 f"{parameter}_params holds {key!r}, which is a parameter of the "
                 f"estimator: set {key}={params[key]!r} there."
             )
-        if not (takes_any or key in known):
-            known += shared
+        if not (takes_any or key in accepted):
+            accepted += shared
             raise ValueError(
                 f"{parameter}_params holds {key!r}, which {name!r} does not take; "
-                f"it takes {known}.{did_you_mean(key, known)}"
+                f"it takes {accepted}.{did_you_mean(key, accepted)}"
             )
     try:
         inspect.signature(kind).bind(*[None] * n_args, **context, **params)

@@ -71,6 +71,9 @@ def generator_on(device: torch.device) -> torch.Generator | None:
     return None if generators is None else generators.on(device)
 
 
+# Packages whose components need no seeded global generators.
+PACKAGES_WITH_GENERATORS = ("sk_pwiser.", "torch.nn.", "torch.optim.")
+
 _GLOBAL = RLock()
 
 
@@ -78,16 +81,16 @@ _GLOBAL = RLock()
 def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global generators for code that takes none, and restore them."""
     with _GLOBAL:
-        before = global_states(device)
+        outer_states = global_states(device)
         # Not torch.manual_seed, which seeds the generators of all devices.
         seeded = [torch.Generator().manual_seed(seed).get_state()]
-        if len(before) > 1:
+        if len(outer_states) > 1:
             seeded.append(torch.Generator(device).manual_seed(seed).get_state())
         set_global_states(seeded, device)
         try:
             yield
         finally:
-            set_global_states(before, device)
+            set_global_states(outer_states, device)
 
 
 def global_states(device: torch.device) -> list[Tensor]:
@@ -111,9 +114,11 @@ def _place(device: torch.device) -> list[torch.device]:
 
 def draws_globally(*components: object) -> bool:
     """Return whether components of other packages may draw from global generators."""
-    parts = chain.from_iterable(
+    modules = chain.from_iterable(
         component.modules() if isinstance(component, nn.Module) else [component]
         for component in components
     )
-    known = ("sk_pwiser.", "torch.nn.", "torch.optim.")
-    return any(not type(part).__module__.startswith(known) for part in parts)
+    return any(
+        not type(module).__module__.startswith(PACKAGES_WITH_GENERATORS)
+        for module in modules
+    )

@@ -61,18 +61,18 @@ def num_threads(n: int) -> Iterator[None]:
 def limited_threads(n_products: int | None = None) -> Iterator[None]:
     """Set the threads of torch for a time, by `num_threads` or products per step."""
     with _SETTING:  # a thread that has not used torch yet begins with the usual number
-        before = torch.get_num_threads()
+        usual = torch.get_num_threads()
     n_threads = _requested.get()
     if n_threads is None and n_products is not None:
-        n_threads = min(max(n_products // PRODUCTS_PER_THREAD, 1), before)
-    if n_threads is None or n_threads == before:
+        n_threads = min(max(n_products // PRODUCTS_PER_THREAD, 1), usual)
+    if n_threads is None or n_threads == usual:
         yield
         return
     _set_in_this_thread(n_threads)
     try:
         yield
     finally:
-        _set_in_this_thread(before)
+        _set_in_this_thread(usual)
 
 
 _SETTING = Lock()

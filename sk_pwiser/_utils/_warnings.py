@@ -9,9 +9,12 @@ _CALLING_PACKAGES = ("sk_pwiser", "sklearn", "skorch", "joblib")
 
 def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
     """Issue a warning that refers to the line of the user's call."""
-    frame, level = sys._getframe(0), 1
+    frame = sys._getframe(0)
+    level = 1
     while frame.f_back is not None:
-        if frame.f_globals.get("__name__", "").split(".")[0] not in _CALLING_PACKAGES:
+        package, *_ = frame.f_globals.get("__name__", "").split(".")
+        if package not in _CALLING_PACKAGES:
             break
-        frame, level = frame.f_back, level + 1
+        frame = frame.f_back
+        level += 1
     warnings.warn(message, category, stacklevel=level)

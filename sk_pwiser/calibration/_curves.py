@@ -73,14 +73,17 @@ class SigmoidCurve:
 
     def fit(self, logits, y, weight):
         weight = weight / weight[y == (y.mean() < 0.5)].mean()
-        n_1, n_0 = weight[y == 1].sum(), weight[y == 0].sum()
+        n_1 = weight[y == 1].sum()
+        n_0 = weight[y == 0].sum()
         # Platt's targets: with labels of 0 and 1, separable rows would have an infinite
         # slope.
         target = np.where(y == 1, (n_1 + 1) / (n_1 + 2), 1 / (n_0 + 2))
         weight = weight / weight.sum()
-        centre, scale = logits.mean(), logits.std()
+        centre = logits.mean()
+        scale = logits.std()
         if scale <= ROUNDING * max(1.0, abs(centre)):
-            logits, scale = np.full_like(logits, centre), 1.0
+            logits = np.full_like(logits, centre)
+            scale = 1.0
         # Standardised, so that the trust region fits logits of any scale.
         z = (logits - centre) / scale
         features = np.column_stack([z, np.ones_like(z)])
@@ -95,14 +98,23 @@ class SigmoidCurve:
             return features.T @ ((weight * p * (1 - p))[:, np.newaxis] * features)
 
         start = [0.0, logit(weight @ target)]
-        options = {"gtol": 1e-12, "initial_trust_radius": 10.0}
-        trust = {"method": "trust-exact", "options": options}
-        found = minimize(log_loss, start, jac=True, hess=curvature, **trust)
-        self.slope_ = float(found.x[0] / scale)
-        self.intercept_ = float(found.x[1] - self.slope_ * centre)
+        optimum = minimize(
+            log_loss,
+            start,
+            jac=True,
+            hess=curvature,
+            method="trust-exact",
+            options={"gtol": 1e-12, "initial_trust_radius": 10.0},
+        )
+        slope, intercept = optimum.x
+        self.slope_ = float(slope / scale)
+        self.intercept_ = float(intercept - self.slope_ * centre)
         if self.slope_ < 0:
-            self.rises_, self.slope_ = False, 1.0
-            rate, shifts = weight @ target, logit(weight @ target) - logits
+            self.rises_ = False
+            self.slope_ = 1.0
+            rate = weight @ target
+            # The shift that gives a row this rate; that of all rows is between them.
+            shifts = logit(rate) - logits
             self.intercept_ = brentq(
                 lambda shift: weight @ expit(logits + shift) - rate,
                 shifts.min() - 1,
@@ -118,7 +130,8 @@ METHODS = {"isotonic": IsotonicCurve, "sigmoid": SigmoidCurve}
 
 
 # Bounds of the logarithm of the variance of the shifts.
-LOG_VARIANCES = -12.0, 4.0
+LOG_VARIANCES = (-12.0, 4.0)
+# Largest number of steps to the most likely shifts; a handful suffice.
 NEWTON_STEPS = 50
 
 
@@ -139,12 +152,12 @@ def without_groups(X, by, estimator):
     return X[[name for name in X.columns if name != by]]
 
 
-def fit_shifts(logits, labels, weight, curves, group, index):
+def fit_shifts(logits, labels, weight, *, curves, group, index):
     """Return the shifts of the tasks by value; rows without a value have none."""
-    is_known = group != index.get(None, -1)
+    has_value = group != index.get(None, -1)
     shifts = np.zeros((len(index), len(curves)))
     for k, curve in enumerate(curves):
-        rows = (weight[:, k] > 0) & is_known
+        rows = (weight[:, k] > 0) & has_value
         if curve is None or len(np.unique(labels[rows, k])) < 2:
             continue
         calibrated = curve.transform(logits[rows, k])
@@ -184,5 +197,6 @@ def shifts_by_group(logits, y, weight, group, n_groups):
         prior = shifts**2 / variance + np.log1p(variance * information)
         return losses + prior.sum() / 2
 
-    found = minimize_scalar(negative_evidence, bounds=LOG_VARIANCES, method="bounded")
-    return most_likely(np.exp(found.x))[0]
+    optimum = minimize_scalar(negative_evidence, bounds=LOG_VARIANCES, method="bounded")
+    shifts, _ = most_likely(np.exp(optimum.x))
+    return shifts

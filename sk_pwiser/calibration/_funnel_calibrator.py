@@ -33,9 +33,14 @@ from sk_pwiser.calibration import _curves
 from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
 
 LIMITS = np.finfo(np.float32)
-# Attributes of a file, beside the estimator.
+# Fitted attributes in a file, beside the estimator.
 FITTED = (
-    *("calibrators_", "shifts_", "by_", "classes_", "task_names_", "n_tasks_"),
+    "calibrators_",
+    "shifts_",
+    "by_",
+    "classes_",
+    "task_names_",
+    "n_tasks_",
     "task_parents_",
 )
 
@@ -250,7 +255,7 @@ class FunnelCalibrator(
                 self.estimator,
                 msg="estimator must be fitted if cv=None: fit the %(name)s, or set cv.",
             )
-        of_fits, of_splits = self._route(sample_weight, fit_params)
+        fit_arguments, split_arguments = self._route(sample_weight, fit_params)
         labels, classes, columns = self._read_labels(y)
         _responses.check_rows(X, len(labels), y=y, sample_weight=sample_weight)
         groups = _curves.read_groups(X, self.by)
@@ -259,39 +264,61 @@ class FunnelCalibrator(
         # Missing labels have weights, too, for known ones will stand for them.
         weight = np.ones(labels.shape)
         if sample_weight is not None:
-            found = check_weights(sample_weight, *labels.shape, columns)
-            weight *= found.reshape(len(found), -1)
+            checked_weight = check_weights(sample_weight, *labels.shape, columns)
+            weight *= checked_weight.reshape(len(labels), -1)
         if self.cv is None:
             estimator = self.estimator
-            of_estimator = _curves.without_groups(X, self.by, estimator)
-            logits = _positive_logits(estimator, of_estimator, labels.shape[1])
+            X_of_estimator = _curves.without_groups(X, self.by, estimator)
+            logits = _positive_logits(estimator, X_of_estimator, labels.shape[1])
         else:
-            splits = self._splits(X, y, labels, of_splits)
-            estimator, logits = self._cross_fit(X, y, labels, weight, splits, of_fits)
+            splits = self._splits(X, y, labels, split_arguments)
+            logits = self._cross_predict(
+                X, y, labels, weight, splits=splits, fit_arguments=fit_arguments
+            )
+            estimator = self._fit_clone(X, y, fit_arguments)
         # Rows that no split has left out, and tasks that a fold could not learn.
         weight[np.isnan(logits)] = 0.0
-        fitted = _responses.Predictions(estimator, None, {})
-        names = fitted.task_names() or columns
-        names = names or [f"task_{k}" for k in range(labels.shape[1])]
-        parents = fitted.task_parents(len(names))
+        predictions = _responses.Predictions(estimator, None, {})
+        numbered = [f"task_{k}" for k in range(labels.shape[1])]
+        names = predictions.task_names() or columns or numbered
+        parents = predictions.task_parents(len(names))
         if self.ordered or np.isnan(labels).any():
             _warn_about_order(labels, weight, names, parents)
         # Each kept row without a click stands for 1 / rate rows of the full log.
         weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
-        completed = _complete(labels, weight, parents)
-        curves = self._fit_curves(logits, *completed[:2], names)
+        all_labels, all_weight, _ = _complete(labels, weight, parents)
+        curves = self._fit_curves(logits, all_labels, all_weight, names)
         shifts = {}
         if groups is not None:
             group = np.array([index[value] for value in groups])
-            completed = _complete_groups(labels, weight, parents, group)
-            shifts = _curves.fit_shifts(logits, *completed, curves, group, index)
-        # All attributes are set at the end: an error leaves an earlier fit as it was.
-        self.estimator_, self.calibrators_ = estimator, curves
-        self._calibrated = _last_training(estimator)
-        self.shifts_, self.by_ = shifts, self.by
-        self.classes_, self.task_names_ = classes, names
-        self.n_tasks_ = len(names)
-        self.task_parents_ = _tree.parents_by_name(parents, names)
+            all_labels, all_weight = _complete_groups(labels, weight, parents, group)
+            shifts = _curves.fit_shifts(
+                logits, all_labels, all_weight, curves=curves, group=group, index=index
+            )
+        return self._set_fitted(
+            estimator_=estimator,
+            calibrators_=curves,
+            shifts_=shifts,
+            by_=self.by,
+            classes_=classes,
+            task_names_=names,
+            n_tasks_=len(names),
+            task_parents_=_tree.parents_by_name(parents, names),
+        )
+
+    def _set_fitted(self, *, estimator_, shifts_, **attributes):
+        """Set the fitted attributes, all in one assignment.
+
+        An error before it leaves an earlier fit as it was, and so does Ctrl-C, which
+        between two assignments would leave those of two fits.
+        """
+        self.__dict__ = vars(self) | {
+            "estimator_": estimator_,
+            "_calibrated": _last_training(estimator_),
+            # Not a dictionary: skops reads its keys True and False as one.
+            "_shifts": (list(shifts_), np.array(list(shifts_.values()))),
+            **attributes,
+        }
         return self
 
     def _read_labels(self, y):
@@ -300,15 +327,14 @@ class FunnelCalibrator(
         classes = None  # of a fitted estimator of one task
         if self.cv is None:
             n_tasks = 1 if values.ndim == 1 else values.shape[1]
-            fitted = _responses.Predictions(self.estimator, None, {})
-            names, classes = fitted.task_names(), fitted.classes()
-            found = getattr(self.estimator, "classes_", None)
-            # One array or row per task, unless the classes are numbers of columns.
-            several = isinstance(found, list) or np.ndim(found) == 2
-            expected = len(names) or (len(found) if several else n_tasks)
-            if n_tasks != expected:
+            predictions = _responses.Predictions(self.estimator, None, {})
+            names = predictions.task_names()
+            classes = predictions.classes()
+            n_expected = len(names) or self._count_classes() or n_tasks
+            if n_tasks != n_expected:
                 raise ValueError(
-                    f"y must have the {expected} tasks of the estimator, got {n_tasks}."
+                    f"y must have the {n_expected} tasks of the estimator, got "
+                    f"{n_tasks}."
                 )
             _responses.check_same_tasks(n_tasks, columns or [], names)
         labels, classes = binary_labels(values, columns, classes, input_name="y")
@@ -316,6 +342,13 @@ class FunnelCalibrator(
         if missing is not None:
             labels[missing] = np.nan
         return labels, classes, columns
+
+    def _count_classes(self):
+        """Return the number of tasks by the classes of the estimator, 0 if unknown."""
+        classes = getattr(self.estimator, "classes_", None)
+        # One array or row per task, unless the classes are numbers of columns.
+        is_per_task = isinstance(classes, list) or np.ndim(classes) == 2
+        return len(classes) if is_per_task else 0
 
     def _route(self, sample_weight, fit_params):
         """Return the arguments of the estimator's fits, and those of `cv.split`."""
@@ -330,8 +363,10 @@ class FunnelCalibrator(
         if self.cv is not None and get_config()["enable_metadata_routing"]:
             routed = metadata_routing.process_routing(self, "fit", **params)
             return routed.estimator.fit, routed.splitter.split
-        splits_groups = isinstance(self.cv, GroupsConsumerMixin) and "groups" in params
-        return params, {"groups": params["groups"]} if splits_groups else {}
+        split_arguments = {}
+        if isinstance(self.cv, GroupsConsumerMixin) and "groups" in params:
+            split_arguments["groups"] = params["groups"]
+        return params, split_arguments
 
     def get_metadata_routing(self):
         """Return the metadata that the estimator and `cv` request.
@@ -341,32 +376,41 @@ class FunnelCalibrator(
         MetadataRouter
             The requests of `fit` and `score`.
         """
-        mapping = metadata_routing.MethodMapping().add(caller="fit", callee="fit")
-        split = metadata_routing.MethodMapping().add(caller="fit", callee="split")
+        to_fit = metadata_routing.MethodMapping().add(caller="fit", callee="fit")
+        to_split = metadata_routing.MethodMapping().add(caller="fit", callee="split")
         return (
             metadata_routing.MetadataRouter(owner=type(self).__name__)
             .add_self_request(self)
-            .add(estimator=self.estimator, method_mapping=mapping)
-            .add(splitter=self.cv, method_mapping=split)
+            .add(estimator=self.estimator, method_mapping=to_fit)
+            .add(splitter=self.cv, method_mapping=to_split)
         )
 
-    def _cross_fit(self, X, y, labels, weight, splits, params):
-        """Return the final estimator, and logits of clones, NaN where there is none."""
-        logits, splits = np.full(labels.shape, np.nan), list(splits)
+    def _cross_predict(self, X, y, labels, weight, *, splits, fit_arguments):
+        """Return the logits of a clone per split for the rows that it has not seen.
+
+        They are NaN for rows that are in no test part, and for tasks that the clone
+        could not learn.
+        """
+        logits = np.full(labels.shape, np.nan)
+        splits = list(splits)
         warn_about_random_folds([self.estimator], X, self.cv, splits)
         for train, test in splits:
-            model = self._fit_clone(X, y, params, train)
-            found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
+            model = self._fit_clone(X, y, fit_arguments, train)
+            test_logits = _positive_logits(
+                model, _safe_indexing(X, test), labels.shape[1]
+            )
             # A clone that has seen one class only predicts a constant, which fits no
             # curve.
-            for k, of_task in enumerate(labels[train].T):
-                is_seen = ~np.isnan(of_task) & (weight[train, k] > 0)
-                if len(np.unique(of_task[is_seen])) == 2:
-                    logits[test, k] = found[:, k]
-        return self._fit_clone(X, y, params), logits
+            for k, task_labels in enumerate(labels[train].T):
+                is_seen = ~np.isnan(task_labels) & (weight[train, k] > 0)
+                if len(np.unique(task_labels[is_seen])) == 2:
+                    logits[test, k] = test_logits[:, k]
+        return logits
 
-    def _splits(self, X, y, labels, params):
-        known = np.nan_to_num(labels)
+    def _splits(self, X, y, labels, split_arguments):
+        """Return the training and test rows of `cv`."""
+        # Splitters of other packages refuse missing labels.
+        completed = np.nan_to_num(labels)
         if isinstance(self.cv, int | np.integer):
             _, parents = _responses.planned_tasks(self.estimator, y)
             # In rows sorted by a market, unshuffled folds would hold its events and its
@@ -374,21 +418,30 @@ class FunnelCalibrator(
             folds = FunnelStratifiedKFold(
                 self.cv, random_state=0, task_parents=dict(enumerate(parents))
             )
-            return folds.split(np.zeros(len(known)), known)
-        known = known if known.shape[1] > 1 else known[:, 0]
-        cv = check_cv(self.cv, known, classifier=True)
+            return folds.split(np.zeros(len(completed)), completed)
+        completed = completed if completed.shape[1] > 1 else completed[:, 0]
+        cv = check_cv(self.cv, completed, classifier=True)
         # Those of this package find the tasks by name and take missing labels.
-        return cv.split(X, y if hasattr(cv, "task_parents") else known, **params)
+        labels_of_cv = y if hasattr(cv, "task_parents") else completed
+        return cv.split(X, labels_of_cv, **split_arguments)
 
-    def _fit_clone(self, X, y, params, rows=None):
+    def _fit_clone(self, X, y, fit_arguments, rows=None):
+        """Return a clone of the estimator, fitted to some rows, by default to all."""
         if rows is not None:
             # Validation rows are others, even if there are as many of them.
-            others = {name: v for name, v in params.items() if name.endswith("_val")}
-            params = _check_method_params(X, params, indices=rows) | others
-            X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
-        return clone(self.estimator).fit(X, y, **params)
+            validation_arguments = {
+                name: value
+                for name, value in fit_arguments.items()
+                if name.endswith("_val")
+            }
+            row_arguments = _check_method_params(X, fit_arguments, indices=rows)
+            fit_arguments = row_arguments | validation_arguments
+            X = _safe_indexing(X, rows)
+            y = _safe_indexing(y, rows)
+        return clone(self.estimator).fit(X, y, **fit_arguments)
 
     def _sampling_rate(self, estimator):
+        """Return the share of rows without a click in the log of the fit."""
         if self.negative_sampling_rate != "auto":
             return self.negative_sampling_rate
         for layer in _responses.nested_estimators(estimator):
@@ -396,8 +449,9 @@ class FunnelCalibrator(
                 return layer._sampling_rate(layer.estimator_)
             if hasattr(layer, "negative_sampling_rate"):
                 # The parameter of a fitted estimator may have been set since the fit.
-                of_fit = getattr(getattr(layer, "_result", None), "settings", layer)
-                return of_fit.negative_sampling_rate
+                result = getattr(layer, "_result", None)
+                settings = getattr(result, "settings", layer)
+                return settings.negative_sampling_rate
             inner = getattr(layer, "estimator", None)
             rate = getattr(inner, "negative_sampling_rate", 1.0)
             if isinstance(inner, FunnelCalibrator):
@@ -412,37 +466,46 @@ class FunnelCalibrator(
         return 1.0
 
     def _fit_curves(self, logits, labels, weight, names):
-        curves, unchanged, falling, few = [], [], [], []
+        """Return the curve of each task, None if its probabilities stay."""
+        curves = []
+        # Tasks for warnings.
+        with_one_class = []
+        falling = []
+        with_few_events = []
         for k, name in enumerate(names):
             rows = weight[:, k] > 0
-            y, w = labels[rows, k], weight[rows, k]
-            found = np.unique(y)
-            if len(found) < 2:
-                only = f"label {found[0]:g}" if len(found) else "no label"
-                unchanged.append(f"{name!r} ({only})")
+            task_labels = labels[rows, k]
+            task_weight = weight[rows, k]
+            classes = np.unique(task_labels)
+            if len(classes) < 2:
+                label = f"label {classes[0]:g}" if len(classes) else "no label"
+                with_one_class.append(f"{name!r} ({label})")
                 curves.append(None)
                 continue
             curve = _curves.METHODS[self.method]()
-            curves.append(curve.fit(logits[rows, k], y, w / w.max()))
+            relative_weight = task_weight / task_weight.max()
+            curves.append(curve.fit(logits[rows, k], task_labels, relative_weight))
+            n_events = int(task_labels.sum())
             if not curve.rises_:
-                falling.append(f"{name!r} ({int(y.sum())} events)")
+                falling.append(f"{name!r} ({n_events} events)")
             # Where most rows have the event, those without it count.
-            n_rarer = min(int(y.sum()), int((1 - y).sum()))
+            n_rarer = min(n_events, int((1 - task_labels).sum()))
             if n_rarer < curve.fewest_events:
-                few.append(f"{name!r} ({n_rarer})")
-        if unchanged:
+                with_few_events.append(f"{name!r} ({n_rarer})")
+        if with_one_class:
             _warnings.warn_user(
                 "Only one class in the rows of the calibration for "
-                f"{', '.join(unchanged)}: the estimator's probabilities stay."
+                f"{', '.join(with_one_class)}: the estimator's probabilities stay."
             )
         if falling:
             _warnings.warn_user(
                 "In the calibration rows, higher probabilities go with fewer events "
                 f"for {', '.join(falling)}: the rate is corrected, the ranking stays."
             )
-        if few:
+        if with_few_events:
             _warnings.warn_user(
-                f"Too few events for method={self.method!r}: {', '.join(few)}. With "
+                f"Too few events for method={self.method!r}: "
+                f"{', '.join(with_few_events)}. With "
                 f"fewer than {_curves.FEWEST_EVENTS}, method='sigmoid' is closer to "
                 "the true rates; probabilities of rare events tend to be too high here."
             )
@@ -474,12 +537,8 @@ class FunnelCalibrator(
     @property
     def shifts_(self):
         """The shifts of the values of the column `by`."""
-        return dict(zip(*self._shifts, strict=True))
-
-    @shifts_.setter
-    def shifts_(self, shifts):
-        # Not a dictionary: skops reads its keys True and False as one.
-        self._shifts = list(shifts), np.array(list(shifts.values()))
+        values, shifts = self._shifts
+        return dict(zip(values, shifts, strict=True))
 
     def _predict_logits(self, X):
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
@@ -505,8 +564,9 @@ class FunnelCalibrator(
             if curve is not None:
                 logits[:, k] = curve.transform(logits[:, k])
         if groups is not None:
-            shifts, common = self.shifts_, np.zeros(self.n_tasks_)
-            logits += np.array([shifts.get(value, common) for value in groups])
+            shifts = self.shifts_
+            no_shift = np.zeros(self.n_tasks_)
+            logits += np.array([shifts.get(value, no_shift) for value in groups])
         parents = _tree.read_task_parents(self.task_parents_, self.task_names_)
         for k, parent in enumerate(parents if self.ordered else ()):
             if parent >= 0:
@@ -517,19 +577,21 @@ class FunnelCalibrator(
     def _permuted_logits(self, X):
         """Return names and a function as those of the estimator, calibrated."""
         check_is_fitted(self)
-        names, uncalibrated = self.estimator_._permuted_logits(X)
-        groups, by = self._known_groups(X), self.by_
-        is_read = by is None or by in names  # by the estimator
+        names, uncalibrated_logits = self.estimator_._permuted_logits(X)
+        groups = self._known_groups(X)
+        by = self.by_
+        estimator_reads_by = by is None or by in names
 
         def logits(name=None, order=None):
-            is_by = name is not None and name == by
-            found = uncalibrated(*(name, order) if is_read or not is_by else ())
-            found = found.astype(np.float64)
-            return self._calibrate(
-                found, [groups[row] for row in order] if is_by else groups
-            )
+            permutes_by = name is not None and name == by
+            if permutes_by and not estimator_reads_by:
+                estimator_logits = uncalibrated_logits()
+            else:
+                estimator_logits = uncalibrated_logits(name, order)
+            row_groups = [groups[row] for row in order] if permutes_by else groups
+            return self._calibrate(estimator_logits.astype(np.float64), row_groups)
 
-        return names if is_read else [*names, by], logits
+        return names if estimator_reads_by else [*names, by], logits
 
     def _recombined_logits(self, *tables):
         """Return names, hashes and a function as those of the estimator, calibrated."""
@@ -601,12 +663,17 @@ class FunnelCalibrator(
         self._check_training()
         params = self.get_params(deep=False)
         del params["estimator"]
-        fitted = {name: getattr(self, name) for name in FITTED}
-        own = {"class": type(self).__name__, "params": params, "fitted": fitted}
-        own["requests"] = requests_of(self)
-        values, arrays = PlainForm(_curves.METHODS.values()).encode(own, "calibrator")
-        of_estimator, more = to_plain(self.estimator_)
-        write_file(path, {**values, "estimator": of_estimator}, {**arrays, **more})
+        content = {
+            "class": type(self).__name__,
+            "params": params,
+            "fitted": {name: getattr(self, name) for name in FITTED},
+            "requests": requests_of(self),
+        }
+        form = PlainForm(_curves.METHODS.values())
+        values, arrays = form.encode(content, "calibrator")
+        estimator_values, estimator_arrays = to_plain(self.estimator_)
+        values["estimator"] = estimator_values
+        write_file(path, values, arrays | estimator_arrays)
 
     @classmethod
     def load(cls, path):
@@ -635,20 +702,20 @@ class FunnelCalibrator(
         try:
             if values["class"] != cls.__name__:
                 raise ValueError(f"it is a model of {values['class']!r}")
-            of_estimator = values.pop("estimator")
+            estimator_values = values.pop("estimator")
             content = PlainForm(_curves.METHODS.values()).decode(values, arrays)
             calibrator = cls(None, **content["params"])
             set_requests(calibrator, content.get("requests", {}))
-            for key in FITTED:
-                setattr(calibrator, key, content["fitted"][key])
+            attributes = {name: content["fitted"][name] for name in FITTED}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{name} is not a valid file of a {cls.__name__}: {error}"
             ) from error
-        estimator = from_plain(MultiTaskCTRCVRClassifier, of_estimator, arrays, name)
-        calibrator.estimator = calibrator.estimator_ = estimator
-        calibrator._calibrated = _last_training(estimator)
-        return calibrator
+        estimator = from_plain(
+            MultiTaskCTRCVRClassifier, estimator_values, arrays, name
+        )
+        calibrator.estimator = estimator
+        return calibrator._set_fitted(estimator_=estimator, **attributes)
 
     @property
     def n_features_in_(self):
@@ -672,8 +739,8 @@ def _positive_logits(estimator, X, n_tasks):
     """Return the log-odds of the tasks: float64 (n_samples, n_tasks), all finite."""
     if hasattr(estimator, "predict_logits"):
         # A copy, since calibration changes it, and an estimator may keep its own.
-        found = np.array(estimator.predict_logits(X), dtype=np.float64)
-        return found.reshape(len(found), -1)
+        logits = np.array(estimator.predict_logits(X), dtype=np.float64)
+        return logits.reshape(len(logits), -1)
     p = _responses.positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
 
@@ -681,11 +748,12 @@ def _positive_logits(estimator, X, n_tasks):
 def _last_training(estimator):
     """Return what differs between two trainings of an estimator, None of other ones."""
     for layer in _responses.nested_estimators(estimator):
-        # A view of one task has its estimator.
-        own = layer if hasattr(layer, "_result") else getattr(layer, "estimator", None)
-        if hasattr(own, "_result"):
+        trained = layer
+        if not hasattr(layer, "_result"):  # a view of one task has its estimator
+            trained = getattr(layer, "estimator", None)
+        if hasattr(trained, "_result"):
             # A copy has the same duration of its last epoch, another training has not.
-            return own._result.net.history[-1, ("epoch", "train_loss", "dur")]
+            return trained._result.net.history[-1, ("epoch", "train_loss", "dur")]
     return None
 
 
@@ -699,23 +767,26 @@ def _complete(labels, weight, parents):
     the weights of the unknown labels there, too: known conversions are often those of
     older clicks.
     """
-    labels, weight = labels.copy(), weight.copy()
+    labels = labels.copy()
+    weight = weight.copy()
     is_open = np.zeros(labels.shape, dtype=bool)
     for k, parent in enumerate(parents):
         if parent < 0:
             continue
-        own, own_weight = labels[:, k], weight[:, k]  # views
-        own[np.isnan(own) & (labels[:, parent] == 0)] = 0.0
-        is_known = ~np.isnan(own)
+        # Views: changes are those of the tables.
+        task_labels = labels[:, k]
+        task_weight = weight[:, k]
+        task_labels[np.isnan(task_labels) & (labels[:, parent] == 0)] = 0.0
+        is_known = ~np.isnan(task_labels)
         waits = ~is_known
-        for earlier in reversed(_tree.path_to(parent, parents)):
-            happened = labels[:, earlier] == 1
-            known = own_weight[happened & is_known].sum()
-            if known > 0:
-                unknown = own_weight[happened & waits].sum()
-                own_weight[happened & is_known] *= 1 + unknown / known
+        for ancestor in reversed(_tree.path_to(parent, parents)):
+            happened = labels[:, ancestor] == 1
+            known_weight = task_weight[happened & is_known].sum()
+            if known_weight > 0:
+                waiting_weight = task_weight[happened & waits].sum()
+                task_weight[happened & is_known] *= 1 + waiting_weight / known_weight
                 waits &= ~happened
-        is_open[:, k] = waits & (own_weight > 0)
+        is_open[:, k] = waits & (task_weight > 0)
     return labels, np.where(np.isnan(labels), 0.0, weight), is_open
 
 
@@ -725,19 +796,26 @@ def _complete_groups(labels, weight, parents, group):
     Those of all groups would move the unknown events of one group to the others. If a
     group has no known label of a task, it does not take part in the shifts of the task.
     """
-    labels, weight = labels.copy(), weight.copy()
+    labels = labels.copy()
+    weight = weight.copy()
     order = np.argsort(group, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        found, of_group, is_open = _complete(labels[rows], weight[rows], parents)
-        of_group[:, is_open.any(axis=0)] = 0.0
-        labels[rows], weight[rows] = found, of_group
+    first_rows = np.flatnonzero(np.diff(group[order])) + 1
+    for rows in np.split(order, first_rows):
+        group_labels, group_weight, is_open = _complete(
+            labels[rows], weight[rows], parents
+        )
+        group_weight[:, is_open.any(axis=0)] = 0.0
+        labels[rows] = group_labels
+        weight[rows] = group_weight
     return labels, weight
 
 
 def _warn_about_order(labels, weight, names, parents):
+    """Warn once about rows with a task, but without one that it presupposes."""
     breaks = []
     for k, later in enumerate(names):
-        counts = (labels[(weight[:, k] > 0) & (labels[:, k] == 1)] == 0).sum(axis=0)
+        rows = labels[(weight[:, k] > 0) & (labels[:, k] == 1)]
+        counts = (rows == 0).sum(axis=0)
         breaks += [
             f"{later!r} without {names[j]!r} in {counts[j]} rows"
             for j in _tree.path_to(k, parents)[:-1]

@@ -1,14 +1,19 @@
 """A generator of impressions with known true probabilities."""
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.utils import Bunch, check_random_state
 
 from sk_pwiser._utils._checks import check_boolean, check_integer, check_number
 from sk_pwiser._utils._extras import import_extra
+
+Floats = npt.NDArray[np.float64]
 
 TASK_NAMES = ["click", "conversion"]
 # Standard deviations of the scores of interest, conversion and accident. At low rates,
@@ -18,17 +23,17 @@ SCALES = np.array([0.95, 0.7, 1.0])
 
 
 def make_ctr_cvr(
-    n_samples=10_000,
+    n_samples: int = 10_000,
     *,
-    n_numeric=8,
-    n_categorical=4,
-    n_categories=50,
-    ctr=0.05,
-    cvr=0.1,
-    click_noise=0.0,
-    as_frame=True,
-    random_state=None,
-):
+    n_numeric: int = 8,
+    n_categorical: int = 4,
+    n_categories: int | npt.ArrayLike = 50,
+    ctr: float = 0.05,
+    cvr: float = 0.1,
+    click_noise: float = 0.0,
+    as_frame: bool = True,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Generate impressions with clicks, conversions and their true probabilities.
 
     An impression is clicked out of genuine interest or, without interest, by accident.
@@ -121,14 +126,7 @@ def make_ctr_cvr(
     check_boolean("as_frame", as_frame)
     if n_numeric + n_categorical == 0:
         raise ValueError("n_numeric and n_categorical must not both be 0.")
-    is_one = isinstance(n_categories, Integral)
-    sizes = [n_categories] * n_categorical if is_one else list(n_categories)
-    are_valid = all(isinstance(size, Integral) and size >= 1 for size in sizes)
-    if len(sizes) != n_categorical or not are_valid:
-        raise ValueError(
-            "n_categories must be an int >= 1, or contain one per categorical feature, "
-            f"n_categorical={n_categorical}; got {n_categories!r}."
-        )
+    sizes = _check_sizes(n_categories, n_categorical)
     if cvr >= 1 - click_noise:
         raise ValueError(
             "cvr must be less than 1 - click_noise, since an accidental click never "
@@ -147,8 +145,18 @@ def make_ctr_cvr(
     effects = [_draw_effects(rng, share) for share in popularities]
     numeric = rng.standard_normal((n_samples, n_numeric))
     codes = [rng.choice(len(share), n_samples, p=share) for share in popularities]
-    scores = _scores(numeric @ directions, codes, effects)
-    interest, accident, propensity = _probabilities(*scores, ctr, cvr, click_noise)
+    interest_score, conversion_score, accident_score = _scores(
+        numeric @ directions, codes, effects
+    )
+    interest = _solve(
+        interest_score, np.ones(n_samples), n_samples * ctr * (1 - click_noise)
+    )
+    propensity = _solve(conversion_score, interest, n_samples * ctr * cvr)
+    accident = np.zeros(n_samples)
+    if click_noise:
+        # An accident can only happen without a genuine click.
+        rest = 1 - interest
+        accident = rest * _solve(accident_score, rest, n_samples * ctr * click_noise)
     # The same random number decides about genuine and accidental clicks.
     chance = rng.uniform(size=n_samples)
     click = chance < interest + accident
@@ -174,7 +182,20 @@ def make_ctr_cvr(
     )
 
 
-def _draw_effects(rng, share):
+def _check_sizes(n_categories: Any, n_categorical: int) -> list[int]:
+    """Return the number of values of each categorical feature."""
+    is_one = isinstance(n_categories, Integral)
+    sizes = [n_categories] * n_categorical if is_one else list(n_categories)
+    are_valid = all(isinstance(size, Integral) and int(size) >= 1 for size in sizes)
+    if len(sizes) != n_categorical or not are_valid:
+        raise ValueError(
+            "n_categories must be an int >= 1, or contain one per categorical feature, "
+            f"n_categorical={n_categorical}; got {n_categories!r}."
+        )
+    return sizes
+
+
+def _draw_effects(rng: np.random.RandomState, share: Floats) -> Floats:
     """Draw the effects of values; they have deviation 1 over rows, two correlate."""
     effect = rng.standard_normal((len(share), 3))
     effect[:, 1] = 0.5 * effect[:, 0] + np.sqrt(0.75) * effect[:, 1]
@@ -184,45 +205,37 @@ def _draw_effects(rng, share):
     return effect / np.where(deviation > 0, deviation, 1)
 
 
-def _scores(latent, codes, effects):
-    shared, own_interest, own_conversion, own_accident = latent.T
-    scores = np.column_stack(
-        [
-            # Products and squares, so that a linear model does not suffice; the shared
-            # part, so that clicks tell about conversions.
-            0.7 * shared + 0.5 * own_interest + 0.5 * shared * own_interest,
-            0.6 * shared + 0.7 * own_conversion + 0.3 * own_conversion**2,
-            own_accident,
-        ]
-    )
+def _scores(
+    latent: Floats,
+    codes: Sequence[npt.NDArray[np.integer[Any]]],
+    effects: Sequence[Floats],
+) -> Floats:
+    """Return the scores of interest, conversion and accident, (3, n_samples)."""
+    shared, for_interest, for_conversion, for_accident = latent.T
+    # Products and squares, so that a linear model does not suffice; the shared
+    # direction, so that clicks tell about conversions.
+    interest = 0.7 * shared + 0.5 * for_interest + 0.5 * shared * for_interest
+    conversion = 0.6 * shared + 0.7 * for_conversion + 0.3 * for_conversion**2
+    scores = np.column_stack([interest, conversion, for_accident])
     for code, effect in zip(codes, effects, strict=True):
         # All categories together have slightly less weight than the numeric features.
         scores += 0.8 / np.sqrt(len(codes)) * effect[code]
     deviation = scores.std(axis=0)
     # Equal scores differ by rounding errors only.
-    return (SCALES * scores / np.where(deviation > 1e-9, deviation, 1)).T
+    divisor = np.where(deviation > 1e-9, deviation, 1)
+    return (SCALES * scores / divisor).T
 
 
-def _solve(score, weight, total):
+def _solve(score: Floats, weight: Floats, total: float) -> Floats:
     """Return expit(score + b), where b is such that the weighted sum is `total`."""
     target = total / weight.sum()
 
-    def excess(intercept):
+    def excess(intercept: float) -> Any:
         return weight @ expit(score + intercept) / weight.sum() - target
 
     # The margin of 1 ensures a change of sign even if all scores are equal.
-    lowest, highest = logit(target) - score.max() - 1, logit(target) - score.min() + 1
-    return expit(score + brentq(excess, lowest, highest, xtol=1e-13))
-
-
-def _probabilities(interest, conversion, accident, ctr, cvr, click_noise):
-    """Return P(genuine), P(accident) and P(conversion | genuine), of given means."""
-    n_samples = len(interest)
-    interest = _solve(interest, np.ones(n_samples), n_samples * ctr * (1 - click_noise))
-    propensity = _solve(conversion, interest, n_samples * ctr * cvr)
-    if not click_noise:
-        return interest, np.zeros(n_samples), propensity
-    # An accident can only happen without a genuine click.
-    rest = 1 - interest
-    accident = rest * _solve(accident, rest, n_samples * ctr * click_noise)
-    return interest, accident, propensity
+    lowest = logit(target) - score.max() - 1
+    highest = logit(target) - score.min() + 1
+    intercept = brentq(excess, lowest, highest, xtol=1e-13)
+    probabilities: Floats = expit(score + intercept)
+    return probabilities

@@ -4,37 +4,49 @@ import fnmatch
 import glob
 import os
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from sk_pwiser._utils._checks import check_choice, check_integer
 from sk_pwiser._utils._extras import import_extra
 
 
-def import_parquet():
-    names = "pyarrow", "pyarrow.dataset", "pyarrow.parquet"
-    return [import_extra(name, "ParquetImpressions") for name in names]
+def import_parquet() -> tuple[Any, Any, Any]:
+    """Return `pyarrow`, `pyarrow.dataset` and `pyarrow.parquet`."""
+    return (
+        import_extra("pyarrow", "ParquetImpressions"),
+        import_extra("pyarrow.dataset", "ParquetImpressions"),
+        import_extra("pyarrow.parquet", "ParquetImpressions"),
+    )
 
 
-def find_files(path_or_glob, filesystem):
+def find_files(path_or_glob: Any, filesystem: Any) -> tuple[Any, list[str]]:
     """Return the file system, and the paths of the files in their order."""
-    given = path_or_glob if isinstance(path_or_glob, list | tuple) else [path_or_glob]
-    if not given:
+    is_list = isinstance(path_or_glob, list | tuple)
+    patterns = path_or_glob if is_list else [path_or_glob]
+    if not patterns:
         raise ValueError("path_or_glob must name at least one file; got an empty list.")
-    systems, paths = [], set()
-    for one in map(os.fspath, given):
-        system, name = _locate(one) if filesystem is None else (filesystem, one)
+    systems = []
+    paths: set[str] = set()
+    for pattern in map(os.fspath, patterns):
+        if filesystem is None:
+            system, name = _locate(pattern)
+        else:
+            system = filesystem
+            name = pattern
         systems.append(system)
         if system != systems[0]:
             raise ValueError(
                 f"path_or_glob must be files of one file system; got {path_or_glob!r}."
             )
-        found = _match(system, name)
-        if not found:
-            raise FileNotFoundError(f"path_or_glob={one!r} matches no file.")
-        paths.update(found)
+        matches = _match(system, name)
+        if not matches:
+            raise FileNotFoundError(f"path_or_glob={pattern!r} matches no file.")
+        paths.update(matches)
     return systems[0], sorted(paths)
 
 
-def _locate(path):
+def _locate(path: str) -> tuple[Any, str]:
     """Return the file system of a local path or of a URI, and the path in it."""
     from pyarrow import fs  # installed, see import_parquet
 
@@ -45,10 +57,11 @@ def _locate(path):
             f"path_or_glob={path!r} is a URI, in which ? begins options such as "
             "?region=...; use * as the wildcard."
         )
-    return fs.FileSystem.from_uri(path)
+    system, path_in_system = fs.FileSystem.from_uri(path)
+    return system, path_in_system
 
 
-def files_of_dataset(dataset, filesystem):
+def files_of_dataset(dataset: Any, filesystem: Any) -> tuple[Any, list[str]]:
     """Return the file system and the paths of the files of a dataset of pyarrow."""
     _, datasets, _ = import_parquet()
     is_parquet = isinstance(dataset, datasets.FileSystemDataset) and isinstance(
@@ -62,74 +75,95 @@ def files_of_dataset(dataset, filesystem):
     if filesystem is not None:
         raise ValueError("filesystem must be None if path_or_glob is a dataset.")
     # pyarrow raises an error if the dataset has a filter.
-    return dataset.filesystem, [part.path for part in dataset.get_fragments()]
+    return dataset.filesystem, [file.path for file in dataset.get_fragments()]
 
 
-def _match(filesystem, name):
+def _match(filesystem: Any, pattern: str) -> list[str]:
+    """Return the files that a pattern matches, and those in matching folders."""
     from pyarrow import fs
 
-    found, paths = [name], []
-    is_absent = filesystem.get_file_info(name).type == fs.FileType.NotFound
-    if _has_wildcard(name) and is_absent:  # the name of a file may contain brackets
-        is_local = isinstance(filesystem, fs.LocalFileSystem)
-        found = glob.glob(name, recursive=True) if is_local else _glob(filesystem, name)
-    for info in filesystem.get_file_info(found):
+    matches = [pattern]
+    is_absent = filesystem.get_file_info(pattern).type == fs.FileType.NotFound
+    if _has_wildcard(pattern) and is_absent:  # the name of a file may contain brackets
+        if isinstance(filesystem, fs.LocalFileSystem):
+            matches = glob.glob(pattern, recursive=True)
+        else:
+            matches = _glob(filesystem, pattern)
+    paths = []
+    for info in filesystem.get_file_info(matches):
         if info.type == fs.FileType.File:
             paths.append(info.path)
         elif info.type == fs.FileType.Directory:
-            selector = fs.FileSelector(info.path, recursive=True)
-            depth = len(_parts(info.path))
-            paths += [
-                each.path
-                for each in filesystem.get_file_info(selector)
-                if each.type == fs.FileType.File
-                and not any(n.startswith(("_", ".")) for n in _parts(each.path)[depth:])
-            ]
+            paths += _visible_files(filesystem, info.path)
     return paths
 
 
-def _parts(path):
+def _visible_files(filesystem: Any, folder: str) -> list[str]:
+    """Return the files in a folder at any depth, without hidden ones."""
+    from pyarrow import fs
+
+    depth = len(_names_in(folder))
+    paths = []
+    selector = fs.FileSelector(folder, recursive=True)
+    for info in filesystem.get_file_info(selector):
+        names = _names_in(info.path)[depth:]
+        is_hidden = any(name.startswith(("_", ".")) for name in names)
+        if info.type == fs.FileType.File and not is_hidden:
+            paths.append(info.path)
+    return paths
+
+
+def _names_in(path: str) -> list[str]:
     """Return the names in a path; some file systems begin theirs with a slash."""
     return [name for name in path.split("/") if name]
 
 
-def _has_wildcard(text):
+def _has_wildcard(text: str) -> bool:
     return glob.escape(text) != text
 
 
-def _glob(filesystem, name):
+def _glob(filesystem: Any, pattern: str) -> list[str]:
     """Return the paths that match a pattern, as :func:`glob.glob` does locally."""
     from pyarrow import fs
 
-    parts = _parts(name)
-    if parts[-1] == "**":  # all that is below a folder
-        parts.append("*")
+    patterns = _names_in(pattern)
+    if patterns[-1] == "**":  # all that is below a folder
+        patterns.append("*")
     # List what is below the last folder without a wildcard.
-    depth = next(i for i, part in enumerate(parts) if _has_wildcard(part))
+    depth = next(i for i, name in enumerate(patterns) if _has_wildcard(name))
     selector = fs.FileSelector(
-        "/".join(parts[:depth]), allow_not_found=True, recursive=depth + 1 < len(parts)
+        "/".join(patterns[:depth]),
+        allow_not_found=True,
+        recursive=depth + 1 < len(patterns),
     )
-    listed = [info.path for info in filesystem.get_file_info(selector)]
-    return [path for path in listed if _matches(_parts(path)[depth:], parts[depth:])]
+    paths = [info.path for info in filesystem.get_file_info(selector)]
+    return [
+        path for path in paths if _matches(_names_in(path)[depth:], patterns[depth:])
+    ]
 
 
-def _matches(parts, pattern):
-    """Return whether the parts of a path match those of a pattern."""
-    if not parts or not pattern:
-        return not parts and not pattern
-    first, *rest = pattern
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Return whether the names of a path match the patterns of one."""
+    if not names or not patterns:
+        return not names and not patterns
+    pattern, *later_patterns = patterns
     # Wildcards match no names that begin with a dot, unless the pattern does.
-    is_seen = first.startswith(".") or not parts[0].startswith(".")
-    if first == "**":
-        return _matches(parts, rest) or (is_seen and _matches(parts[1:], pattern))
-    fits = is_seen and fnmatch.fnmatchcase(parts[0], first)
-    return fits and _matches(parts[1:], rest)
+    is_visible = pattern.startswith(".") or not names[0].startswith(".")
+    if pattern == "**":
+        is_end = _matches(names, later_patterns)
+        return is_end or (is_visible and _matches(names[1:], patterns))
+    fits = is_visible and fnmatch.fnmatchcase(names[0], pattern)
+    return fits and _matches(names[1:], later_patterns)
 
 
-def read_footers(filesystem, paths, on_corrupt):
+def read_footers(
+    filesystem: Any, paths: Sequence[str], on_corrupt: str
+) -> tuple[dict[str, Any], int, list[str]]:
     """Return the schemas of files by path, their rows, and the files without any."""
     _, _, parquet = import_parquet()
-    schemas, n_rows, corrupt = {}, 0, []
+    schemas = {}
+    n_rows = 0
+    corrupt = []
     for path in paths:
         try:
             footer = parquet.read_metadata(path, filesystem=filesystem)
@@ -146,7 +180,7 @@ def read_footers(filesystem, paths, on_corrupt):
     return schemas, n_rows, corrupt
 
 
-def common_type(kinds, is_label=False):
+def common_type(kinds: Sequence[Any], *, is_label: bool = False) -> Any:
     """Return a type of Arrow that holds the values of several, None without one.
 
     They have the same meaning: text, numbers, or times, of different widths, as two
@@ -155,7 +189,7 @@ def common_type(kinds, is_label=False):
     pyarrow, _, _ = import_parquet()
     types = pyarrow.types
 
-    def are_all(*tests):
+    def are_all(*tests: Any) -> bool:
         return all(any(test(kind) for test in tests) for kind in kinds)
 
     if len(kinds) == 1:
@@ -180,78 +214,106 @@ def common_type(kinds, is_label=False):
     return None
 
 
-def unify_schemas(schemas, first, columns, labels=()):
+def unify_schemas(
+    schemas: Mapping[str, Any],
+    first: Any,
+    columns: Iterable[str],
+    labels: Collection[str] = (),
+) -> Any:
     """Return the common schema of all files, whose schemas are given by path.
 
     `first` also has the columns that come from names of folders.
     """
     pyarrow, _, _ = import_parquet()
-    of_files = list(schemas.values())
-    known = set(first.names).union(*(schema.names for schema in of_files))
+    names = set(first.names).union(*(schema.names for schema in schemas.values()))
+    first_path = next(iter(schemas))
     fields = []
     for name in columns:
-        if name not in known:
+        if name not in names:
             raise ValueError(
-                f"{name!r} is not a column of the dataset, which has {sorted(known)}."
+                f"{name!r} is not a column of the dataset, which has {sorted(names)}."
             )
         sources = schemas
-        if name in first.names and name not in of_files[0].names:  # of a folder
-            sources = {next(iter(schemas)): first}
-        first_of = {}  # the first file with each type
-        for path, schema in sources.items():
-            if name not in schema.names:
-                raise ValueError(f"{path!r} lacks the column {name!r}.")
-            kind = schema.field(name).type
-            if pyarrow.types.is_dictionary(kind):  # read as its values
-                kind = kind.value_type
-            first_of.setdefault(kind, path)
-        if len(first_of) > 1:
-            first_of.pop(pyarrow.null(), None)  # a column without values
-        common = common_type(list(first_of), name in labels)
-        if common is None:
-            (expected, source), *others = first_of.items()
-            kind, path = next(
-                (kind, path)
-                for kind, path in others
-                if common_type([expected, kind], name in labels) is None
-            )
-            raise ValueError(
-                f"{name!r} is of type {kind} in {path!r}, but {expected} in {source!r}."
-            )
-        fields.append((name, common))
+        is_of_folders = name in first.names and name not in schemas[first_path].names
+        if is_of_folders:
+            sources = {first_path: first}
+        path_by_type = _types_of_column(name, sources)
+        fields.append((name, _type_of_column(name, path_by_type, name in labels)))
     return pyarrow.schema(fields)
+
+
+def _types_of_column(name: str, schemas: Mapping[str, Any]) -> dict[Any, str]:
+    """Return the types of a column, each with the first file that has it."""
+    pyarrow, _, _ = import_parquet()
+    path_by_type: dict[Any, str] = {}
+    for path, schema in schemas.items():
+        if name not in schema.names:
+            raise ValueError(f"{path!r} lacks the column {name!r}.")
+        kind = schema.field(name).type
+        if pyarrow.types.is_dictionary(kind):  # read as its values
+            kind = kind.value_type
+        path_by_type.setdefault(kind, path)
+    if len(path_by_type) > 1:
+        path_by_type.pop(pyarrow.null(), None)  # a column without values
+    return path_by_type
+
+
+def _type_of_column(name: str, path_by_type: Mapping[Any, str], is_label: bool) -> Any:
+    """Return the common type of the files, or raise if two of them have none."""
+    common = common_type(list(path_by_type), is_label=is_label)
+    if common is not None:
+        return common
+    (expected, source), *later = path_by_type.items()
+    kind, path = next(
+        (kind, path)
+        for kind, path in later
+        if common_type([expected, kind], is_label=is_label) is None
+    )
+    raise ValueError(
+        f"{name!r} is of type {kind} in {path!r}, but {expected} in {source!r}."
+    )
 
 
 # Doubles hold all whole numbers up to this magnitude.
 EXACT = 2**53
 
 
-def refuse_rounded(filesystem, schemas, schema):
+def refuse_rounded(filesystem: Any, schemas: Mapping[str, Any], schema: Any) -> None:
     """Raise if integers of a file would be rounded as the floats of another one."""
     pyarrow, _, parquet = import_parquet()
     doubles = {f.name for f in schema if pyarrow.types.is_floating(f.type)}
-    for path, of_file in schemas.items():
-        names = {f.name for f in of_file if pyarrow.types.is_integer(f.type)} & doubles
+    for path, file_schema in schemas.items():
+        integers = {f.name for f in file_schema if pyarrow.types.is_integer(f.type)}
+        names = integers & doubles
         if not names:
             continue
         footer = parquet.read_metadata(path, filesystem=filesystem)
-        for group in map(footer.row_group, range(footer.num_row_groups)):
-            for column in map(group.column, range(group.num_columns)):
-                if column.path_in_schema not in names or not column.statistics:
-                    continue
-                if not column.statistics.has_min_max:
-                    continue
-                ends = column.statistics.min, column.statistics.max
-                if max(map(abs, ends)) > EXACT:
-                    raise ValueError(
-                        f"{column.path_in_schema!r} holds integers above 2^53 in "
-                        f"{path!r}, such as {max(ends, key=abs)}, and floats in "
-                        "another file, which round them. Write ids as integers or "
-                        "text in all files."
-                    )
+        for name, largest in _largest_magnitudes(footer, names):
+            if abs(largest) > EXACT:
+                raise ValueError(
+                    f"{name!r} holds integers above 2^53 in {path!r}, such as "
+                    f"{largest}, and floats in another file, which round them. Write "
+                    "ids as integers or text in all files."
+                )
 
 
-def categories_of_numbers(schemas, schema, features):
+def _largest_magnitudes(
+    footer: Any, names: Collection[str]
+) -> Iterator[tuple[str, int]]:
+    """Yield, per column of a row group, its value that is farthest from 0, if noted."""
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema not in names:
+                continue
+            statistics = column.statistics
+            if statistics and statistics.has_min_max:
+                ends = (statistics.min, statistics.max)
+                yield column.path_in_schema, max(ends, key=abs)
+
+
+def categories_of_numbers(
+    schemas: Mapping[str, Any], schema: Any, features: Iterable[str]
+) -> list[str]:
     """Return the features that pandas wrote as categories, and Parquet as numbers.
 
     Parquet files have no categories of numbers; pandas notes them in the footer.
@@ -259,13 +321,16 @@ def categories_of_numbers(schemas, schema, features):
     pyarrow, _, _ = import_parquet()
     noted = {
         column["name"]
-        for of_file in schemas.values()
-        for column in (of_file.pandas_metadata or {}).get("columns", ())
+        for file_schema in schemas.values()
+        for column in (file_schema.pandas_metadata or {}).get("columns", ())
         if column["pandas_type"] == "categorical"
     }
     kinds = {name: schema.field(name).type for name in features if name in noted}
-    are_numbers = pyarrow.types.is_integer, pyarrow.types.is_floating
-    return [name for name, kind in kinds.items() if any(f(kind) for f in are_numbers)]
+    return [
+        name
+        for name, kind in kinds.items()
+        if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)
+    ]
 
 
 # Number of rows that are read, encoded and stored at a time.
@@ -367,28 +432,30 @@ class ParquetImpressions:
 
     def __init__(
         self,
-        path_or_glob,
-        features,
-        targets,
+        path_or_glob: Any,
+        features: Sequence[str],
+        targets: str | Sequence[str],
         *,
-        filters=None,
-        sample_weight=None,
-        groups=None,
-        filesystem=None,
-        on_corrupt="raise",
-        sample_rows=200_000,
-        max_values=1_000_000,
-        shuffle_rows=262_144,
-        cache_dir=None,
-    ):
+        filters: Any = None,
+        sample_weight: str | Sequence[str] | None = None,
+        groups: str | None = None,
+        filesystem: Any = None,
+        on_corrupt: str = "raise",
+        sample_rows: int = 200_000,
+        max_values: int = 1_000_000,
+        shuffle_rows: int = 262_144,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         import_parquet()
         self.path_or_glob = path_or_glob
         self.features = _names("features", features)
         self.targets = _names("targets", targets, at_least=0)
-        is_list = isinstance(sample_weight, list | tuple)
-        self.sample_weight = list(sample_weight) if is_list else sample_weight
-        weights = [] if sample_weight is None else [sample_weight]
-        self._weight_columns = self.sample_weight if is_list else weights
+        self.sample_weight: Any = sample_weight
+        self._weight_columns: list[Any] = []
+        if isinstance(sample_weight, list | tuple):
+            self.sample_weight = self._weight_columns = list(sample_weight)
+        elif sample_weight is not None:
+            self._weight_columns = [sample_weight]
         self.groups = groups
         self.on_corrupt = on_corrupt
         self.sample_rows = check_integer("sample_rows", sample_rows, at_least=1)
@@ -407,39 +474,43 @@ class ParquetImpressions:
                 "sample_weight must be the name of a column, or one name per task; got "
                 f"{self.sample_weight!r}."
             )
-        if is_list and len(sample_weight) != len(self.targets):
+        n_weights = len(self._weight_columns)
+        is_list = isinstance(self.sample_weight, list)
+        if is_list and n_weights != len(self.targets):
             raise ValueError(
-                f"sample_weight has {len(sample_weight)} columns for "
-                f"{len(self.targets)} targets."
+                f"sample_weight has {n_weights} columns for {len(self.targets)} "
+                "targets."
             )
         self.filters = _expression(filters)
-        given = None
-        if isinstance(path_or_glob, import_parquet()[1].Dataset):
-            given = path_or_glob
-            self.filesystem, self._paths = files_of_dataset(given, filesystem)
+        _, datasets, _ = import_parquet()
+        dataset = None
+        if isinstance(path_or_glob, datasets.Dataset):
+            dataset = path_or_glob
+            self.filesystem, self._paths = files_of_dataset(dataset, filesystem)
         else:
             self.filesystem, self._paths = find_files(path_or_glob, filesystem)
-        found = read_footers(self.filesystem, self._paths, on_corrupt)
-        schemas, self.n_rows_, self.corrupt_ = found
+        schemas, self.n_rows_, self.corrupt_ = read_footers(
+            self.filesystem, self._paths, on_corrupt
+        )
         self.files_ = list(schemas)
         if not self.n_rows_:
             raise ValueError(f"The files of {str(path_or_glob)!r} have no rows.")
-        self._dataset = self._open(schemas, given)
+        self._dataset = self._open(schemas, dataset)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"ParquetImpressions({self.path_or_glob!r}: {len(self.files_)} files, "
             f"{self.n_rows_:,} rows, {len(self.features)} features, targets "
             f"{self.targets})"
         )
 
-    def _used_columns(self):
+    def _used_columns(self) -> list[str]:
         """Return the names of all columns that training reads."""
         groups = [] if self.groups is None else [self.groups]
         columns = [*self.features, *self.targets, *self._weight_columns, *groups]
         return list(dict.fromkeys(columns))
 
-    def _open(self, schemas, dataset):
+    def _open(self, schemas: Mapping[str, Any], dataset: Any) -> Any:
         """Check the columns of all files, and return the dataset of pyarrow."""
         pyarrow, datasets, _ = import_parquet()
         if dataset is None:
@@ -467,13 +538,13 @@ class ParquetImpressions:
         try:
             dataset.scanner(filter=self.filters)
         except pyarrow.ArrowException as error:
-            first = str(error).partition("\n")[0]
+            first_line, *_ = str(error).partition("\n")
             raise ValueError(
-                f"filters={self.filters} cannot be applied: {first}"
+                f"filters={self.filters} cannot be applied: {first_line}"
             ) from error
         return dataset
 
-    def iter_tables(self, columns):
+    def iter_tables(self, columns: list[str]) -> Iterator[tuple[Any, str]]:
         """Read the rows in order, as tables of rows of one file.
 
         Parameters
@@ -496,12 +567,16 @@ class ParquetImpressions:
         for _, tables in self._iter_files(columns):
             yield from tables
 
-    def _iter_files(self, columns):
+    def _iter_files(
+        self, columns: list[str]
+    ) -> Iterator[tuple[str, Iterator[tuple[Any, str]]]]:
         """Yield the path of each file, and its tables, which are read on request."""
         for fragment in self._dataset.get_fragments(filter=self.filters):
             yield fragment.path, self._iter_fragment(fragment, columns)
 
-    def _iter_fragment(self, fragment, columns):
+    def _iter_fragment(
+        self, fragment: Any, columns: list[str]
+    ) -> Iterator[tuple[Any, str]]:
         pyarrow, _, _ = import_parquet()
         n_before = 0
         # Small row groups are joined: encoding has a cost per table.
@@ -514,7 +589,7 @@ class ParquetImpressions:
             yield table, f"{fragment.path!r}, rows from {n_before} on"
             n_before += len(table)
 
-    def _read_file(self, fragment, columns):
+    def _read_file(self, fragment: Any, columns: list[str]) -> Iterator[Any]:
         """Yield batches of a file, without corrupt row groups if these are skipped."""
         options = {
             "schema": self._dataset.schema,
@@ -524,47 +599,50 @@ class ParquetImpressions:
             "batch_readahead": 2,
         }
         # One row group at a time, so that an error names it and can skip it alone.
-        for part in fragment.split_by_row_group(self.filters, self._dataset.schema):
+        row_groups = fragment.split_by_row_group(self.filters, self._dataset.schema)
+        for row_group in row_groups:
             try:
-                batches = part.to_batches(**options)
+                batches = row_group.to_batches(**options)
                 # A row group is skipped as a whole: rows that were yielded before the
                 # error could not be taken back.
                 yield from batches if self.on_corrupt == "raise" else list(batches)
             except (OSError, ValueError) as error:
-                place = f"{fragment.path!r}, row group {part.row_groups[0].id}"
+                place = f"{fragment.path!r}, row group {row_group.row_groups[0].id}"
                 if self.on_corrupt == "raise":
                     raise ValueError(f"{place}: cannot be read: {error}") from error
                 if place not in self.corrupt_:
                     self.corrupt_.append(place)
 
 
-def _gather(batches):
+def _gather(batches: Iterable[Any]) -> Iterator[list[Any]]:
     """Yield lists of batches with at least CHUNK_ROWS rows, except for the last one."""
-    gathered, n_rows = [], 0
+    gathered = []
+    n_rows = 0
     for batch in batches:
         gathered.append(batch)
         n_rows += batch.num_rows
         if n_rows >= CHUNK_ROWS:
             yield gathered
-            gathered, n_rows = [], 0
+            gathered = []
+            n_rows = 0
     if n_rows:
         yield gathered
 
 
-def _names(name, value, at_least=1):
+def _names(parameter: str, value: Any, *, at_least: int = 1) -> list[str]:
+    """Return the names of columns of a parameter, checked."""
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(
-        isinstance(column, str) for column in names
-    ):
-        raise TypeError(f"{name} must be a list of column names; got {value!r}.")
+    is_list = isinstance(names, list | tuple)
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{parameter} must be a list of column names; got {value!r}.")
     if len(names) < at_least:
-        raise ValueError(f"{name} must name at least one column; got {value!r}.")
-    if twice := [column for column in names if names.count(column) > 1]:
-        raise ValueError(f"{name} contains {twice[0]!r} twice.")
+        raise ValueError(f"{parameter} must name at least one column; got {value!r}.")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{parameter} contains {repeated[0]!r} twice.")
     return list(names)
 
 
-def _expression(filters):
+def _expression(filters: Any) -> Any:
     _, datasets, parquet = import_parquet()
     if filters is None or isinstance(filters, datasets.Expression):
         return filters

@@ -1,14 +1,18 @@
 """The transformer: features of a log's own past."""
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._model_files import PlainForm, read_file, refusing, write_file
-from sk_pwiser._times import check_kind, read_times
+from sk_pwiser._times import Duration, check_kind, read_times
 from sk_pwiser._utils._checks import check_boolean, check_choice
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user
@@ -23,7 +27,7 @@ from sk_pwiser.history._history_state import (
     refuse_labels,
 )
 from sk_pwiser.history._history_tables import ListOutput, Table
-from sk_pwiser.history._key_log import KeyLog, Slices, unique_keys
+from sk_pwiser.history._key_log import Array, KeyLog, Past, Slices, unique_keys
 from sk_pwiser.history._one_row import MemoryRow
 from sk_pwiser.history._plan import Plan, check_params
 
@@ -137,23 +141,26 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     (5.0, 3)
     """
 
+    feature_names_in_: npt.NDArray[Any]
+    n_features_in_: int
+    _learnt: tuple[HistoryState, Plan]
     # What `transform_row` reads, None until then.
-    _one_row = None
+    _one_row: Any = None
 
     def __init__(
         self,
-        keys,
+        keys: list[str | tuple[str, ...]] | list[str] | list[tuple[str, ...]],
         *,
-        time,
-        label_delay=0,
-        state_delay=0,
-        windows=(),
-        half_lives=(),
-        lists=(),
-        smoothing=2.0,
-        max_age=None,
-        passthrough=True,
-    ):
+        time: str,
+        label_delay: Duration | Mapping[str, Duration] = 0,
+        state_delay: Duration = 0,
+        windows: Sequence[Duration] = (),
+        half_lives: Sequence[Duration] = (),
+        lists: Sequence[Mapping[str, Any]] = (),
+        smoothing: float = 2.0,
+        max_age: Duration | None = None,
+        passthrough: bool = True,
+    ) -> None:
         self.keys = keys
         self.time = time
         self.label_delay = label_delay
@@ -165,7 +172,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         self.max_age = max_age
         self.passthrough = passthrough
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the state at the end of a log.
 
         Parameters
@@ -190,7 +197,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         self._fit(X, y, returns_features=False)
         return self
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
         """Learn the state, and return each row with what was known at its time.
 
         Parameters
@@ -207,7 +214,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         """
         return self._fit(X, y, returns_features=True)
 
-    def update(self, X, y=None, *, overlap="error"):
+    def update(
+        self, X: Any, y: Any = None, *, overlap: Literal["error", "merge"] = "error"
+    ) -> Self:
         """Append a later period of the log to the state.
 
         Parameters
@@ -237,10 +246,11 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         rows, _ = self._read(X, y, state, plan)
         if overlap == "error" or plan.max_age is not None:
             self._refuse_early(rows, state, plan)
-        self._learnt = state.joined(state.extended(rows, plan).folded(plan), plan), plan
+        part = state.extended(rows, plan).folded(plan)
+        self._learnt = state.joined(part, plan), plan
         return self
 
-    def complete(self, X, y):
+    def complete(self, X: Any, y: Any) -> Self:
         """Fill in labels that were not known when their rows were appended.
 
         Append impressions at once, with `update` and without the labels that come
@@ -280,7 +290,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         self._learnt = state.joined(part, plan), plan
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Return rows with what is known at their time from the rows of the state.
 
         The rows of ``X`` are no part of the past of each other.
@@ -307,10 +317,12 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             self._warn_early(int(is_early.sum()))
             rows = rows._replace(time=np.maximum(rows.time, state.end))
         part = state.part(rows, plan)
-        kept = plan.kept(self.feature_names_in_)
-        return self._output(table, kept, rows, part, plan, part.pasts(plan))
+        features = _features(rows, part, plan, part.pasts(plan))
+        return self._output(
+            table, plan.passed_through(self.feature_names_in_), features
+        )
 
-    def replay(self, X, y=None, *, update=False):
+    def replay(self, X: Any, y: Any = None, *, update: bool = False) -> Any:
         """Walk a later period in the order of time, each row with what was known then.
 
         This is the honest way to evaluate a model on a later period: a row sees the
@@ -341,13 +353,15 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         self._refuse_early(rows, state, plan)
         part = state.extended(rows, plan)
         pasts = part.pasts(plan)
-        kept = plan.kept(self.feature_names_in_)
-        result = self._output(table, kept, rows, part, plan, pasts)
+        features = _features(rows, part, plan, pasts)
+        result = self._output(
+            table, plan.passed_through(self.feature_names_in_), features
+        )
         if update:
             self._learnt = state.joined(part.folded(plan, pasts), plan), plan
         return result
 
-    def transform_row(self, row):
+    def transform_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row with what is known at its time; for serving.
 
         The values are those of `transform`, rounded to float32 as well, from lookups
@@ -378,9 +392,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         features, is_early = one_row.features(row)
         if is_early:
             self._warn_early(1)
-        return {name: row[name] for name in plan.kept(row)} | features
+        return {name: row[name] for name in plan.passed_through(row)} | features
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
         """Return the names of the columns that `transform` returns.
 
         Parameters
@@ -394,11 +408,13 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             The names.
         """
         _, plan = self._fitted()
-        return np.array(
-            [*plan.kept(self.feature_names_in_), *plan.feature_names()], dtype=object
-        )
+        names = [
+            *plan.passed_through(self.feature_names_in_),
+            *plan.feature_names(),
+        ]
+        return np.array(names, dtype=object)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the history to a file that holds no code.
 
         The file has the parameters and the state, so that a loaded history gives the
@@ -418,7 +434,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         state = state.whole(plan)
         content = self._describe() | {
-            "indices": {name: each.values for name, each in state.indices.items()},
+            "indices": {name: index.values for name, index in state.indices.items()},
             # Copies, without what is derived from them.
             "logs": [replace(log) for log in state.logs],
             "everything": state.everything,
@@ -426,7 +442,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         write_file(path, *FORM.encode(content, "history"))
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a history from a file that `save` wrote; nothing in it is executed.
 
         Parameters
@@ -451,47 +467,54 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
                 name: ValueIndex(values, content["kinds"][name])
                 for name, values in content["indices"].items()
             }
-            learnt = indices, content["logs"], content["everything"]
-            state = HistoryState(content["classes"], content["end"], *learnt)
+            state = HistoryState(
+                classes=content["classes"],
+                end=content["end"],
+                indices=indices,
+                logs=content["logs"],
+                everything=content["everything"],
+            )
             return cls._of(content, plan, state)
 
     @property
-    def end_(self):
+    def end_(self) -> Any:
         """Time of the last row of the state."""
         state, plan = self._fitted()
         return plan.as_time(state.end)
 
     @property
-    def task_names_(self):
+    def task_names_(self) -> list[str]:
         """Names of the tasks."""
-        return list(self._fitted()[1].task_names)
+        _, plan = self._fitted()
+        return list(plan.task_names)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         # What is derived from the state is built again when needed.
         return {name: value for name, value in state.items() if name != "_one_row"}
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_learnt")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         tags.input_tags.allow_nan = True
         return tags
 
-    def _fitted(self):
+    def _fitted(self) -> tuple[HistoryState, Plan]:
         if not hasattr(self, "_learnt"):
             check_is_fitted(self)  # raises
         # One attribute, since other threads may serve rows while it is replaced.
         return self._learnt
 
     @property
-    def _state(self):
-        return self._learnt[0]
+    def _state(self) -> HistoryState:
+        state, _ = self._learnt
+        return state
 
-    def _fit(self, X, y, returns_features):
+    def _fit(self, X: Any, y: Any, *, returns_features: bool) -> Any:
         params = self.get_params(deep=False)
         check_params(params)
         table = Table(X)
@@ -504,23 +527,26 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         self._check_names(table, plan)
         rows = Rows(read_columns(table, plan.columns), times.values, labels)
         state = empty_state(plan, labels.classes).extended(rows, plan)
-        pasts, result = state.pasts(plan), None
+        pasts = state.pasts(plan)
+        result = None
         if returns_features:
-            kept = plan.kept(table.names)
-            result = self._output(table, kept, rows, state, plan, pasts)
+            features = _features(rows, state, plan, pasts)
+            result = self._output(table, plan.passed_through(table.names), features)
         state = state.folded(plan, pasts).compacted(plan)
         self.feature_names_in_ = np.array(table.names, dtype=object)
-        self.n_features_in_, self._one_row = len(table.names), None
+        self.n_features_in_ = len(table.names)
+        self._one_row = None
         self._learnt = state, plan
         return result
 
-    def _read(self, X, y, state, plan):
+    def _read(
+        self, X: Any, y: Any, state: HistoryState, plan: Plan
+    ) -> tuple[Rows, Table]:
         """Return the rows of a later table, checked, and the table."""
         table = Table(X)
         times = read_times(table.column(plan.time), plan.time)
         check_kind(times.kind, plan.kind, plan.time)
-        known = plan.task_names, state.known_classes
-        labels = read_history_labels(y, table, *known)
+        labels = read_history_labels(y, table, plan.task_names, state.known_classes)
         columns = read_columns(table, plan.columns)
         for name, (_, values) in columns.items():
             # Values that can equal none of those of before are a mistake.
@@ -528,17 +554,17 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             state.indices[name].check_exact(values, name)
         return Rows(columns, times.values, labels), table
 
-    def _check_names(self, table, plan):
+    def _check_names(self, table: Table, plan: Plan) -> None:
         if not all(isinstance(name, str) for name in table.names):
             raise TypeError(f"The columns of X must have text as names: {table.names}.")
-        names = plan.feature_names() + plan.kept(table.names)
+        names = plan.feature_names() + plan.passed_through(table.names)
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"The new columns would repeat the names {repeated}; rename columns of "
                 "X, or remove equal keys, windows, half-lives or lists."
             )
 
-    def _refuse_early(self, rows, state, plan):
+    def _refuse_early(self, rows: Rows, state: HistoryState, plan: Plan) -> None:
         if (is_early := rows.time < state.end).any():
             cure = "update(..., overlap='merge') adds late rows."
             if plan.max_age is not None:
@@ -548,14 +574,14 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
                 f"of the state, {self.end_}, such as row {is_early.argmax()}. {cure}"
             )
 
-    def _warn_early(self, n_rows):
+    def _warn_early(self, n_rows: int) -> None:
         warn_user(
             f"{n_rows} rows are from before the end of the state, {self.end_}, and are "
             "transformed as if they came then, maybe with their own labels. "
             "fit_transform and replay give each row what was known at its time."
         )
 
-    def _describe(self):
+    def _describe(self) -> dict[str, Any]:
         """Return what the state has beside its arrays."""
         state, plan = self._fitted()
         return {
@@ -568,55 +594,82 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             "task_names": plan.task_names,
             "classes": state.classes,
             "end": state.end,
-            "kinds": {name: sorted(each.kinds) for name, each in state.indices.items()},
+            "kinds": {
+                name: sorted(index.kinds) for name, index in state.indices.items()
+            },
         }
 
     @classmethod
-    def _of(cls, content, plan, state):
+    def _of(cls, content: Mapping[str, Any], plan: Plan, state: HistoryState) -> Self:
         history = cls(**content["params"])
         history.feature_names_in_ = np.array(content["features"], dtype=object)
         history.n_features_in_ = len(content["features"])
         history._learnt = state, plan
         return history
 
-    def _output(self, table, kept, rows, state, plan, pasts):
-        features = _features(rows, state, plan, pasts)
+    def _output(
+        self,
+        table: Table,
+        passed_through: Sequence[str],
+        features: Mapping[str, Array | ListOutput],
+    ) -> Any:
+        """Return columns of a table, and new ones behind them, as `set_output` says."""
         kind = _get_output_config("transform", self)["dense"]
         kind = table.kind if kind == "default" else kind
-        return table.with_features(kept, features, kind)
+        return table.with_features(passed_through, features, kind)
 
 
-def _features(rows, state, plan, pasts):
-    *pasts, of_all = pasts
-    features, codes, times = {}, state.codes(rows.columns, plan), rows.time
-    priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
-    for code, past in zip(codes, pasts, strict=True):
-        # Queries in the order of the log read its memory in this order, and blocks of
-        # them keep what is computed in the cache.
-        order = np.lexsort([times, code])
+def _features(
+    rows: Rows, state: HistoryState, plan: Plan, pasts: Sequence[Past]
+) -> dict[str, Array | ListOutput]:
+    """Return the new columns of rows."""
+    *key_pasts, past_of_all = pasts
+    times = rows.time
+    codes = state.codes(rows.columns, plan)
+    priors = past_of_all.priors(np.zeros(len(times), dtype=np.int64), times)
+    features: dict[str, Array | ListOutput] = {}
+    for code, past in zip(codes, key_pasts, strict=True):
         names = past.plan.number_names
-        own = np.empty((len(names), len(times)), dtype=np.float32)
-        for start in range(0, len(times), BLOCK):
-            block = order[start : start + BLOCK]
-            of_block = [[part[block] for part in of_task] for of_task in priors]
-            own[:, block] = past.numbers(code[block], times[block], of_block)
-        features |= dict(zip(names, own, strict=True))
-    for each in plan.lists:
-        past, code = pasts[each.key], codes[each.key]
-        sizes, values, ages = past.last_values(each.place, code, times)
-        index = state.indices[each.column]
-        used, places = unique_keys(values[:, np.newaxis])
+        numbers = _numbers(past, code, times, priors, len(names))
+        features |= dict(zip(names, numbers, strict=True))
+    for list_plan in plan.lists:
+        past = key_pasts[list_plan.key]
+        code = codes[list_plan.key]
+        sizes, elements, ages = past.last_values(list_plan.place, code, times)
+        index = state.indices[list_plan.column]
+        distinct, places = unique_keys(elements[:, np.newaxis])
         # Values of each type, so that lists have one type, whichever values they hold.
-        known = [*index.at(used[:, 0].tolist()), *index.samples.values()]
-        features[each.name] = ListOutput(sizes, places, known)
-        if each.ages == "buckets":
+        values = [*index.at(distinct[:, 0].tolist()), *index.samples.values()]
+        features[list_plan.name] = ListOutput(sizes, places, values)
+        if list_plan.ages == "buckets":
             ages = np.floor(np.log2(1 + ages)).astype(np.int64)
-        if each.ages:
-            features[f"{each.name}_ages"] = ListOutput(sizes, ages)
+        if list_plan.ages:
+            features[f"{list_plan.name}_ages"] = ListOutput(sizes, ages)
     return features
 
 
-def read_description(values, arrays=()):
+def _numbers(
+    past: Past,
+    code: Array,
+    times: Array,
+    priors: Sequence[Sequence[Array]],
+    n_numbers: int,
+) -> Array:
+    """Return the numbers of rows for one kind of keys, float32 (n_numbers, n_rows)."""
+    numbers = np.empty((n_numbers, len(times)), dtype=np.float32)
+    # Queries in the order of the log read its memory in this order, and blocks of them
+    # keep what is computed in the cache.
+    order = np.lexsort([times, code])
+    for start in range(0, len(times), BLOCK):
+        block = order[start : start + BLOCK]
+        block_priors = [[array[block] for array in prior] for prior in priors]
+        numbers[:, block] = past.numbers(code[block], times[block], block_priors)
+    return numbers
+
+
+def read_description(
+    values: Mapping[str, Any], arrays: Mapping[str, Array] | None = None
+) -> tuple[dict[str, Any], Plan]:
     """Return the decoded content of a file, checked, and the plan."""
     if values["class"] != "HistoryFeatures":
         raise ValueError(f"it is one of {values['class']!r}")
@@ -624,6 +677,6 @@ def read_description(values, arrays=()):
         raise ValueError(
             "another version of sk_pwiser wrote it; write the history again"
         )
-    content = FORM.decode(values, arrays)
+    content = FORM.decode(values, arrays or {})
     check_params(content["params"])
     return content, Plan(content["params"], content["kind"], content["task_names"])

@@ -1,9 +1,10 @@
 """The state of a history: the logs of all keys, and the values of their columns."""
 
 import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,19 +13,28 @@ from sk_pwiser._columns._frames import selectable
 from sk_pwiser._tasks import _labels
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser.history import _key_log
+from sk_pwiser.history._history_tables import Table
+from sk_pwiser.history._key_log import Array, KeyLog, Past, RowsOfKeys, Slices
+from sk_pwiser.history._plan import ListPlan, Plan
 
 
 class Labels(NamedTuple):
     """Labels of rows: int8 (n_samples, n_tasks), -1 if missing."""
 
-    values: np.ndarray
-    names: list
-    classes: list | None  # of a single task, if its labels are not 0 and 1
+    values: Array
+    names: list[str]
+    classes: list[Any] | None  # of a single task, if its labels are not 0 and 1
 
 
-def read_history_labels(y, table, names=None, classes=None):
+def read_history_labels(
+    y: Any,
+    table: Table,
+    names: list[str] | None = None,
+    classes: list[Any] | None = None,
+) -> Labels:
     """Read labels, of which any may be missing, for the tasks of `names` if given."""
-    n_rows, y = table.n_rows, selectable(y)
+    n_rows = table.n_rows
+    y = selectable(y)
     if y is None or (names is not None and n_rows == len(y) == 0):
         names = names or []
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, None)
@@ -41,29 +51,36 @@ def read_history_labels(y, table, names=None, classes=None):
         raise ValueError(f"y must {rule}; it has {n_tasks} columns.")
     if columns is not None and n_tasks > 1 and columns != names:
         raise ValueError(f"The columns of y must be the tasks {names}; got {columns}.")
-    seen = np.ones(labels.shape, dtype=bool)
+    is_known = np.ones(labels.shape, dtype=bool)
     if missing is not None:
-        seen = ~missing.reshape(labels.shape)
-    labels, classes = _zero_one(labels, seen, columns, classes)
-    return Labels(np.where(seen, labels, -1).astype(np.int8), names, classes)
+        is_known = ~missing.reshape(labels.shape)
+    values, classes = _zero_one(labels, is_known, columns, classes)
+    return Labels(np.where(is_known, values, -1).astype(np.int8), names, classes)
 
 
-def _zero_one(labels, seen, columns, classes):
+def _zero_one(
+    labels: Array,
+    is_known: Array,
+    columns: list[str] | None,
+    classes: list[Any] | None,
+) -> tuple[Array, list[Any] | None]:
     """Return labels as 0 and 1, and the classes if these are two other values."""
-    is_single, is_free = labels.shape[1] == 1, classes in (None, [0, 1])
-    if is_single and not (is_free and np.isin(labels[seen], [0, 1]).all()):
-        if classes is None and len(found := set(labels[seen].tolist())) == 1:
-            raise ValueError(
-                f"y contains only the label {found.pop()!r}, so that it is not known "
-                "if it is the event. Pass 0 and 1, or begin with rows of both labels."
-            )
-        own, classes = _labels.one_task_labels(
-            labels[seen], columns, None if classes is None else np.array(classes)
+    known_labels = labels[is_known]
+    is_single = labels.shape[1] == 1
+    may_be_zero_one = classes in (None, [0, 1])
+    if not is_single or (may_be_zero_one and np.isin(known_labels, [0, 1]).all()):
+        return _labels.zero_one_labels(labels, columns, input_name="y"), None
+    if classes is None and len(distinct := set(known_labels.tolist())) == 1:
+        raise ValueError(
+            f"y contains only the label {distinct.pop()!r}, so that it is not known if "
+            "it is the event. Pass 0 and 1, or begin with rows of both labels."
         )
-        values = np.zeros(labels.shape, dtype=np.float32)
-        values[seen] = own[:, 0]
-        return values, np.asarray(classes).tolist()
-    return _labels.zero_one_labels(labels, columns, input_name="y"), None
+    zero_one, both_classes = _labels.one_task_labels(
+        known_labels, columns, None if classes is None else np.array(classes)
+    )
+    values = np.zeros(labels.shape, dtype=np.float32)
+    values[is_known] = zero_one[:, 0]
+    return values, np.asarray(both_classes).tolist()
 
 
 class ValueIndex:
@@ -75,12 +92,15 @@ class ValueIndex:
     values that are not here: in a store, or dropped.
     """
 
-    def __init__(self, values, earlier_kinds=()):
-        self.all_values, self.all_places, self.size = [], {}, 0
-        self.kinds, self.samples = set(earlier_kinds), {}
+    def __init__(self, values: list[Any], earlier_kinds: Iterable[str] = ()) -> None:
+        self.all_values: list[Any] = []
+        self.all_places: dict[Any, int] = {}
+        self.size = 0
+        self.kinds = set(earlier_kinds)
+        self.samples: dict[Any, Any] = {}
         self._append(values)
 
-    def _append(self, values):
+    def _append(self, values: list[Any]) -> None:
         # First the list: it tells if an interrupt or another index has added values.
         self.all_values.extend(values)
         self.all_places |= {value: i for i, value in enumerate(values, self.size)}
@@ -90,27 +110,27 @@ class ValueIndex:
         samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
         self.samples = samples | self.samples
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {"values": self.values, "earlier_kinds": sorted(self.kinds)}
 
-    def __setstate__(self, state):
-        self.__init__(**state)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
-    def values(self):
+    def values(self) -> list[Any]:
         return self.all_values[: self.size]
 
-    def check_kinds(self, values, name):
+    def check_kinds(self, values: Sequence[Any], name: str) -> None:
         """Raise if values are of other kinds than these, such as text, not numbers."""
-        parts = f"Column {name!r} contained", " before; it now contains"
-        _value_kinds.check_kinds(values, self.kinds, *parts)
+        start = f"Column {name!r} contained"
+        _value_kinds.check_kinds(values, self.kinds, start, " before; it now contains")
 
-    def check_exact(self, values, name):
+    def check_exact(self, values: Sequence[Any], name: str) -> None:
         """Raise if integers were rounded to floats here or there: they equal none."""
-        parts = f"Column {name!r} contained", " before; it now contains"
-        _value_kinds.check_exact(values, self.kinds, *parts)
+        start = f"Column {name!r} contained"
+        _value_kinds.check_exact(values, self.kinds, start, " before; it now contains")
 
-    def extended(self, values):
+    def extended(self, values: Iterable[Any]) -> "ValueIndex":
         """Return an index that has these distinct values as well."""
         new = [value for value in values if self.place(value) < 0]
         if not new:
@@ -122,35 +142,40 @@ class ValueIndex:
         index._append(new)
         return index
 
-    def selected(self, is_kept):
+    def selected(self, is_used: Array) -> "ValueIndex":
         """Return an index of some of the values."""
-        return ValueIndex(list(compress(self.values, is_kept)), self.kinds)
+        return ValueIndex(list(compress(self.values, is_used)), self.kinds)
 
-    def place(self, value):
+    def place(self, value: Any) -> int:
         """Return the place of a value, -1 if it is not here."""
         place = self.all_places.get(value, -1)
         return place if place < self.size else -1
 
-    def places(self, values):
+    def places(self, values: Sequence[Any]) -> Array:
         """Return the places of values as an array."""
         return np.fromiter(map(self.place, values), np.int64, len(values))
 
-    def at(self, places):
+    def at(self, places: Iterable[int]) -> list[Any]:
         """Return the values at places."""
         return [self.all_values[place] for place in places]
 
 
-class Rows(NamedTuple):
-    """Rows of a log: per column, the index of each row's value, and the values."""
+# By the name of a column, the index of each row's value, -1 if it is missing, and the
+# values.
+Columns = dict[str, tuple[Array, list[Any]]]
 
-    columns: dict
-    time: np.ndarray
+
+class Rows(NamedTuple):
+    """Rows of a log."""
+
+    columns: Columns
+    time: Array
     labels: Labels
 
 
-def read_columns(table, names):
+def read_columns(table: Table, names: Iterable[str]) -> Columns:
     """Return the index of each row's value, -1 if it is missing, and the values."""
-    found = {}
+    columns = {}
     for name in names:
         column = table.column(name)
         try:
@@ -159,8 +184,8 @@ def read_columns(table, names):
             raise TypeError(
                 f"Column {name!r} must hold one value per row: {error}."
             ) from error
-        found[name] = indices.astype(np.int64), values
-    return found
+        columns[name] = indices.astype(np.int64), values
+    return columns
 
 
 class HistoryState:
@@ -173,30 +198,42 @@ class HistoryState:
     `has_labels` whether a label is known.
     """
 
-    def __init__(self, classes, end, indices, logs, everything):
-        self.classes, self.end, self.indices = classes, end, indices
-        self.levels, self.everything = [logs], everything
-        is_known = (everything.rows.value >= 0).any()
-        is_known |= everything.totals["counts"][:, 1:].any()
-        self.has_labels, self.n_values = bool(is_known), self._count_values()
+    def __init__(
+        self,
+        *,
+        classes: list[Any] | None,
+        end: Any,
+        indices: dict[str, ValueIndex],
+        logs: list[KeyLog],
+        everything: KeyLog,
+    ) -> None:
+        self.classes = classes
+        self.end = end
+        self.indices = indices
+        self.levels = [logs]
+        self.everything = everything
+        n_known = everything.totals["counts"][:, 1:]
+        has_recent_label = (everything.rows.value >= 0).any()
+        self.has_labels = bool(has_recent_label or n_known.any())
+        self.n_values = self._count_values()
 
     @property
-    def logs(self):
+    def logs(self) -> list[KeyLog]:
         """The logs of a state of one level."""
         (logs,) = self.levels
         return logs
 
     @property
-    def known_classes(self):
+    def known_classes(self) -> list[Any] | None:
         """The two labels of a single task, None before any label and of more tasks."""
         if self.classes or self.everything.rows.value.shape[1] != 1:
             return self.classes
         return [0, 1] if self.has_labels else None
 
-    def _count_values(self):
+    def _count_values(self) -> int:
         return sum(index.size for index in self.indices.values())
 
-    def with_values(self, rows):
+    def with_values(self, rows: Rows) -> "HistoryState":
         """Return the state with the values and the classes of rows."""
         new = copy.copy(self)
         new.indices = {
@@ -207,79 +244,96 @@ class HistoryState:
         new.has_labels |= bool((rows.labels.values >= 0).any())
         return new
 
-    def with_logs(self, logs):
+    def with_logs(self, logs: Iterable[KeyLog]) -> "HistoryState":
         """Return the state with other logs, in one level; that of all rows is last."""
         new = copy.copy(self)
-        *logs, new.everything = logs
-        new.levels = [logs]
+        *key_logs, new.everything = logs
+        new.levels = [key_logs]
         return new
 
-    def logs_and_plans(self, plan):
+    def logs_and_plans(self, plan: Plan) -> Iterator[tuple[KeyLog, Plan]]:
         """Yield the logs of a state of one level, each with the plan of its key."""
-        return zip([*self.logs, self.everything], plan.of_keys, strict=True)
+        return zip([*self.logs, self.everything], plan.key_plans, strict=True)
 
-    def pasts(self, plan):
+    def pasts(self, plan: Plan) -> list[Past]:
         """Return the `Past` of every key, and at last that of all rows."""
-        return [_key_log.Past(*pair) for pair in self.logs_and_plans(plan)]
+        return [Past(log, key_plan) for log, key_plan in self.logs_and_plans(plan)]
 
-    def places(self, columns):
+    def places(self, columns: Columns) -> dict[str, Array]:
         """Return the places of rows' values by column, -1 for unseen ones."""
         return {
             name: np.append(self.indices[name].places(values), -1)[indices]
             for name, (indices, values) in columns.items()
         }
 
-    def ids(self, columns, plan):
+    def ids(self, columns: Columns, plan: Plan) -> list[Array]:
         """Return the places of rows' values per key, one column per value."""
         places = self.places(columns)
-        for names in plan.keys:
-            _key_log.check_sizes([self.indices[name].size for name in names])
+        for key in plan.keys:
+            _key_log.check_sizes(self.indices[name].size for name in key)
         return [np.stack([places[name] for name in key], axis=1) for key in plan.keys]
 
-    def codes(self, columns, plan):
+    def codes(self, columns: Columns, plan: Plan) -> list[Array]:
         """Return the places of rows' keys per log, `n_keys` for those that it lacks."""
-        ids = self.ids(columns, plan)
-        return [log.places(own) for log, own in zip(self.logs, ids, strict=True)]
+        ids_of_keys = self.ids(columns, plan)
+        return [
+            log.places(ids) for log, ids in zip(self.logs, ids_of_keys, strict=True)
+        ]
 
-    def part(self, rows, plan):
+    def part(self, rows: Rows, plan: Plan) -> "HistoryState":
         """Return the state of the keys of rows alone, in one level."""
-        ids = self.ids(rows.columns, plan)
+        ids_of_keys = self.ids(rows.columns, plan)
+        logs_of_keys = zip(*self.levels, strict=True)
         logs = [
-            _key_log.find_keys(levels, own, plan.half_lives)
-            for levels, own in zip(zip(*self.levels, strict=True), ids, strict=True)
+            _key_log.find_keys(log_levels, ids, plan.half_lives)
+            for log_levels, ids in zip(logs_of_keys, ids_of_keys, strict=True)
         ]
         return self.with_logs([*logs, self.everything])
 
-    def with_rows(self, rows, plan):
-        """Yield each log, its plan, and of rows the keys, times, labels and lists."""
+    def with_rows(
+        self, rows: Rows, plan: Plan
+    ) -> Iterator[tuple[KeyLog, Plan, RowsOfKeys]]:
+        """Yield each log, its plan, and the rows as the log takes them."""
         places = self.places(rows.columns)
         # All rows have the same key, without a column.
-        ids = [*self.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
-        for own, (log, of_key) in zip(ids, self.logs_and_plans(plan), strict=True):
-            lists = [(places[each.column], each.task) for each in of_key.lists]
-            yield log, of_key, (own, rows.time, rows.labels.values, lists)
+        no_ids = np.zeros((len(rows.time), 0), np.int64)
+        ids_of_logs = [*self.ids(rows.columns, plan), no_ids]
+        logs_and_plans = self.logs_and_plans(plan)
+        for ids, (log, key_plan) in zip(ids_of_logs, logs_and_plans, strict=True):
+            key_rows = RowsOfKeys(
+                ids=ids,
+                time=rows.time,
+                labels=rows.labels.values,
+                lists=[
+                    (places[list_plan.column], list_plan.task)
+                    for list_plan in key_plan.lists
+                ],
+            )
+            yield log, key_plan, key_rows
 
-    def extended(self, rows, plan):
+    def extended(self, rows: Rows, plan: Plan) -> "HistoryState":
         """Return the `part` with the keys of new rows, and these rows, not summed."""
-        new, logs = self.with_values(rows).part(rows, plan), []
-        for log, of_key, parts in new.with_rows(rows, plan):
-            half_lives = of_key.half_lives
-            added = _key_log.log_of_rows(*parts, len(half_lives))
+        new = self.with_values(rows).part(rows, plan)
+        logs = []
+        for log, key_plan, key_rows in new.with_rows(rows, plan):
+            half_lives = key_plan.half_lives
+            added = _key_log.log_of_rows(key_rows, len(half_lives))
             log = _key_log.combine(log, added, half_lives)
-            logs.append(new.with_sorted_ties(log, of_key.lists))
+            logs.append(new.with_sorted_ties(log, key_plan.lists))
         new = new.with_logs(logs)
         if len(rows.time):
             last = rows.time.max().item()
             new.end = last if self.end is None else max(last, self.end)
         return new
 
-    def joined(self, part, plan):
+    def joined(self, part: "HistoryState", plan: Plan) -> "HistoryState":
         """Return the state with a later state of some keys, with its other values."""
 
-        def size(logs):
+        def size(logs: list[KeyLog]) -> int:
             return sum(log.size for log in logs)
 
-        new, levels = copy.copy(part), [*self.levels, part.logs]
+        new = copy.copy(part)
+        levels = [*self.levels, part.logs]
         # Each level is more than twice as large as the next one: a key is copied a
         # logarithmic number of times, however many small changes there are.
         while len(levels) > 1 and 2 * size(levels[-1]) >= size(levels[-2]):
@@ -290,83 +344,89 @@ class HistoryState:
             return new.whole(plan)
         return new
 
-    def whole(self, plan):
+    def whole(self, plan: Plan) -> "HistoryState":
         """Return the state in one level, folded and compacted."""
         new = self.with_logs([*_merged(self.levels, plan), self.everything])
         return new.folded(plan).compacted(plan)
 
-    def completed(self, rows, plan):
+    def completed(self, rows: Rows, plan: Plan) -> tuple["HistoryState", Array, Array]:
         """Return the `part` of rows with labels that these lacked, and which rows fail.
 
         The latter are two arrays: rows that the state does not have, and rows whose
         labels it has already.
         """
-        new, logs = self.with_values(rows).part(rows, plan), []
-        is_absent, is_final = np.zeros((2, len(rows.time)), dtype=bool)
-        for log, of_key, parts in new.with_rows(rows, plan):
-            log, own_absent, own_final = _key_log.complete_log(log, *parts)
+        new = self.with_values(rows).part(rows, plan)
+        logs = []
+        is_absent = np.zeros(len(rows.time), dtype=bool)
+        is_final = np.zeros(len(rows.time), dtype=bool)
+        for log, key_plan, key_rows in new.with_rows(rows, plan):
+            completed, absent_here, final_here = _key_log.complete_log(log, key_rows)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
-            if of_key.max_age is None:
-                is_absent |= own_absent
-            is_final |= own_final
-            logs.append(new.with_sorted_ties(log, of_key.lists))
+            if key_plan.max_age is None:
+                is_absent |= absent_here
+            is_final |= final_here
+            logs.append(new.with_sorted_ties(completed, key_plan.lists))
         return new.with_logs(logs), is_absent, is_final & ~is_absent
 
-    def with_sorted_ties(self, log, lists):
+    def with_sorted_ties(self, log: KeyLog, lists: Sequence[ListPlan]) -> KeyLog:
         """Return a log in whose lists with a task values of equal times are sorted.
 
         Labels come in any order, on which the lists do not depend then.
         """
-        return replace(
-            log,
-            lists=[
-                own if each.task is None else sort_ties(own, self.indices[each.column])
-                for own, each in zip(log.lists, lists, strict=True)
-            ],
-        )
+        sorted_lists = []
+        for elements, list_plan in zip(log.lists, lists, strict=True):
+            if list_plan.task is not None:
+                elements = sort_ties(elements, self.indices[list_plan.column])
+            sorted_lists.append(elements)
+        return replace(log, lists=sorted_lists)
 
-    def folded(self, plan, pasts=None):
+    def folded(self, plan: Plan, pasts: list[Past] | None = None) -> "HistoryState":
         """Return a state of one level with old rows as totals."""
         pasts = self.pasts(plan) if pasts is None else pasts
         return self.with_logs([past.folded(self.end) for past in pasts])
 
-    def compacted(self, plan):
+    def compacted(self, plan: Plan) -> "HistoryState":
         """Return a state of one level without keys and values that are over."""
-        new, logs = copy.copy(self), self.logs
+        new = copy.copy(self)
+        logs = self.logs
         if plan.max_age is not None:
             logs = [log.without_old(self.end, plan.max_age) for log in logs]
-        used = {name: np.zeros(each.size, bool) for name, each in self.indices.items()}
-        pairs = list(zip(plan.of_keys[:-1], logs, strict=True))
-        for of_key, log in pairs:
-            for name, places in zip(of_key.keys[0], log.columns.T, strict=True):
-                used[name][places] = True
-            for each, own in zip(of_key.lists, log.lists, strict=True):
-                used[each.column][own.value] = True
-        for is_used in used.values():
+        logs_and_plans = list(zip(logs, plan.key_plans[:-1], strict=True))
+        is_used = {
+            name: np.zeros(index.size, bool) for name, index in self.indices.items()
+        }
+        for log, key_plan in logs_and_plans:
+            for name, places in zip(key_plan.keys[0], log.columns.T, strict=True):
+                is_used[name][places] = True
+            for list_plan, elements in zip(key_plan.lists, log.lists, strict=True):
+                is_used[list_plan.column][elements.value] = True
+        for is_used_value in is_used.values():
             # One value stays, since it gives lists their type.
-            is_used[:1] |= not is_used.any()
+            is_used_value[:1] |= not is_used_value.any()
         new.indices = {
-            name: each if used[name].all() else each.selected(used[name])
-            for name, each in self.indices.items()
+            name: index if is_used[name].all() else index.selected(is_used[name])
+            for name, index in self.indices.items()
         }
         new.n_values = new._count_values()
-        moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
-        new.levels = [[_moved(log, moves, of_key) for of_key, log in pairs]]
+        moves = {name: used.cumsum() - 1 for name, used in is_used.items()}
+        new.levels = [
+            [_moved(log, moves, key_plan) for log, key_plan in logs_and_plans]
+        ]
         return new
 
 
-def _merged(levels, plan):
+def _merged(levels: Sequence[Sequence[KeyLog]], plan: Plan) -> list[KeyLog]:
     """Return the logs of one level in place of several."""
-    found = []
-    for logs in zip(*levels, strict=True):
-        merged, *newer = logs
+    merged_logs = []
+    for oldest, *newer in zip(*levels, strict=True):
+        merged = oldest
         for log in newer:
             merged = _key_log.replace_keys(merged, log, plan.half_lives)
-        found.append(merged)
-    return found
+        merged_logs.append(merged)
+    return merged_logs
 
 
-def sort_ties(rows, index):
+def sort_ties(rows: Slices, index: ValueIndex) -> Slices:
     """Return the elements of a list, those of a key and time in the order of values."""
     keys = rows.keys()
     is_tie = (keys[1:] == keys[:-1]) & (rows.time[1:] == rows.time[:-1])
@@ -374,21 +434,25 @@ def sort_ties(rows, index):
         return rows
     tied = np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
     elements = rows.value[tied]
-    places, own = np.unique(elements, return_inverse=True)
+    places, value_numbers = np.unique(elements, return_inverse=True)
     values = index.at(places.tolist())
-    ranks = {value: rank for rank, value in enumerate(_value_kinds.sort_values(values))}
-    ranks = np.array([ranks[value] for value in values])
-    order = np.lexsort([ranks[own], rows.time[tied], keys[tied]])
+    rank_of = {
+        value: rank for rank, value in enumerate(_value_kinds.sort_values(values))
+    }
+    ranks = np.array([rank_of[value] for value in values])
+    order = np.lexsort([ranks[value_numbers], rows.time[tied], keys[tied]])
     value = rows.value.copy()
     value[tied] = elements[order]
     return replace(rows, value=value)
 
 
-def refuse_labels(is_absent, is_final, state, plan):
+def refuse_labels(
+    is_absent: Array, is_final: Array, state: HistoryState, plan: Plan
+) -> None:
     """Raise if rows are not in a state, or have their labels already."""
     reasons = []
     if is_absent.any():
-        first = plan.as_time(state.end - plan.of_all.horizon)
+        first = plan.as_time(state.end - plan.all_rows_plan.horizon)
         reasons.append(
             f"{is_absent.sum()} rows are not in the state, the first in row "
             f"{is_absent.argmax()}; it keeps the rows from {first} on, and finds them "
@@ -403,25 +467,36 @@ def refuse_labels(is_absent, is_final, state, plan):
         raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
 
 
-def _moved(log, moves, plan):
+def _moved(log: KeyLog, moves: Mapping[str, Array], plan: Plan) -> KeyLog:
     """Return a log with the new places of values, per column."""
-    pairs = zip(plan.keys[0], log.columns.T, strict=True)
-    lists = [
-        replace(own, value=moves[each.column][own.value])
-        for each, own in zip(plan.lists, log.lists, strict=True)
+    columns = [
+        moves[name][places]
+        for name, places in zip(plan.keys[0], log.columns.T, strict=True)
     ]
-    columns = np.stack([moves[name][places] for name, places in pairs], axis=1)
-    return replace(log, columns=columns, lists=lists)
+    lists = [
+        replace(elements, value=moves[list_plan.column][elements.value])
+        for list_plan, elements in zip(plan.lists, log.lists, strict=True)
+    ]
+    return replace(log, columns=np.stack(columns, axis=1), lists=lists)
 
 
-def empty_state(plan, classes):
+def empty_state(plan: Plan, classes: list[Any] | None) -> HistoryState:
     """Return the state of a log without rows."""
-    labels = np.zeros((0, len(plan.task_names)), dtype=np.int8)
-    none, logs = np.zeros(0, dtype=np.int64), []
-    for of_key in plan.of_keys:
-        ids = np.zeros((0, len(of_key.keys[0])), dtype=np.int64)
-        lists = [(none, None) for _ in of_key.lists]
-        parts = none, labels, lists, len(of_key.half_lives)
-        logs.append(_key_log.log_of_rows(ids, *parts))
-    indices = {name: ValueIndex([]) for name in plan.columns}
-    return HistoryState(classes, None, indices, logs[:-1], logs[-1])
+    no_integers = np.zeros(0, dtype=np.int64)
+    logs = []
+    for key_plan in plan.key_plans:
+        no_rows = RowsOfKeys(
+            ids=np.zeros((0, len(key_plan.keys[0])), dtype=np.int64),
+            time=no_integers,
+            labels=np.zeros((0, len(plan.task_names)), dtype=np.int8),
+            lists=[(no_integers, None) for _ in key_plan.lists],
+        )
+        logs.append(_key_log.log_of_rows(no_rows, len(key_plan.half_lives)))
+    *key_logs, everything = logs
+    return HistoryState(
+        classes=classes,
+        end=None,
+        indices={name: ValueIndex([]) for name in plan.columns},
+        logs=key_logs,
+        everything=everything,
+    )

@@ -1,9 +1,11 @@
 """Tables of any library: their columns, and new columns beside them."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sk_pwiser._columns._frames import (
     as_table,
@@ -16,12 +18,12 @@ from sk_pwiser._columns._frames import (
 class ListOutput(NamedTuple):
     """A column of lists: sizes, and elements, which are places in `values` if given."""
 
-    sizes: np.ndarray
-    elements: np.ndarray
-    values: list | None = None
+    sizes: npt.NDArray[Any]
+    elements: npt.NDArray[Any]
+    values: list[Any] | None = None
 
 
-def kind_of(X):
+def kind_of(X: Any) -> str:
     """Return "pandas", "polars" or "arrow"; arrays, without names, are none."""
     package = type(X).__module__.partition(".")[0]
     kinds = {"pyarrow": "arrow", "polars": "polars"}
@@ -37,14 +39,16 @@ def kind_of(X):
 class Table:
     """A table of any kind; an error if it has no names of columns."""
 
-    def __init__(self, X):
+    def __init__(self, X: Any) -> None:
         refuse_parts(X)
-        self.X = X = collected(X)
-        self.kind, self.n_rows = kind_of(X), len(X)
-        self.names = list(X.column_names if self.kind == "arrow" else X.columns)
+        self.X: Any = collected(X)
+        self.kind = kind_of(self.X)
+        self.n_rows = len(self.X)
+        names = self.X.column_names if self.kind == "arrow" else self.X.columns
+        self.names: list[str] = list(names)
         refuse_repeated("The columns of X", self.names)
 
-    def column(self, name):
+    def column(self, name: str) -> Any:
         if name not in self.names:
             raise ValueError(
                 f"{name!r} is not a column of X; its columns are {self.names}."
@@ -53,9 +57,14 @@ class Table:
             return as_table(self.X.select([name]))[name]
         return self.X[name]
 
-    def with_features(self, kept, features, kind):
-        """Return the columns `kept`, and new ones behind them, as a table of a kind."""
-        X = _converted(self.X, self.kind, kind, kept)
+    def with_features(
+        self,
+        passed_through: Sequence[str],
+        features: Mapping[str, npt.NDArray[Any] | ListOutput],
+        kind: str,
+    ) -> Any:
+        """Return some columns, and new ones behind them, as a table of a kind."""
+        X = self._converted(passed_through, kind)
         new = {name: _new_column(column, kind) for name, column in features.items()}
         if kind == "arrow":
             for name, column in new.items():
@@ -68,23 +77,23 @@ class Table:
         # Tables of other libraries without columns have no length.
         index = X.index if X.shape[1] or self.kind == "pandas" else None
         # Without a copy, as one array per column.
-        columns = {n: pd.Series(column, index=index) for n, column in new.items()}
+        columns = {name: pd.Series(column, index=index) for name, column in new.items()}
         frame = pd.DataFrame(columns, index=index, copy=False)
         return pd.concat([X, frame], axis=1) if X.shape[1] else frame
 
+    def _converted(self, names: Sequence[str], kind: str) -> Any:
+        """Return some columns as a table of a kind."""
+        X = self.X[names] if self.kind == "pandas" else self.X.select(names)
+        if kind == self.kind:
+            return X
+        if kind == "pandas":
+            return X.to_pandas()
+        import polars as pl
 
-def _converted(X, kind, wanted, kept):
-    X = X[kept] if kind == "pandas" else X.select(kept)
-    if kind == wanted:
-        return X
-    if wanted == "pandas":
-        return X.to_pandas()
-    import polars as pl
-
-    return pl.from_arrow(X) if kind == "arrow" else pl.from_pandas(X)
+        return pl.from_arrow(X) if self.kind == "arrow" else pl.from_pandas(X)
 
 
-def _new_column(new, kind):
+def _new_column(new: npt.NDArray[Any] | ListOutput, kind: str) -> Any:
     """Return a new column in the form that tables of a kind take."""
     if isinstance(new, ListOutput):
         arrays = _arrow_lists(new)
@@ -102,7 +111,7 @@ def _new_column(new, kind):
     return new
 
 
-def _list_column(arrays, kind):
+def _list_column(arrays: Any, kind: str) -> Any:
     """Return a column of lists from an array of Arrow."""
     if kind == "polars":
         import polars as pl
@@ -117,25 +126,23 @@ def _list_column(arrays, kind):
     return arrays
 
 
-def _arrow_lists(new):
+def _arrow_lists(new: ListOutput) -> Any:
     """Return lists as an array of Arrow; None if it cannot hold them."""
     try:
         import pyarrow as pa
     except ImportError:
         return None
-    elements = new.elements
-    if new.values is None:
-        elements = pa.array(elements)
-    else:
+    elements = pa.array(new.elements)
+    if new.values is not None:
         try:
-            elements = arrow_array(new.values).take(pa.array(elements))
+            elements = arrow_array(new.values).take(elements)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             return None
     offsets = pa.array(np.append(0, new.sizes.cumsum()))
     return pa.LargeListArray.from_arrays(offsets, elements)
 
 
-def arrow_array(values):
+def arrow_array(values: Sequence[Any]) -> Any:
     """Return values as an array of Arrow, which reads integers as signed by itself."""
     import pyarrow as pa  # installed
 
@@ -145,7 +152,7 @@ def arrow_array(values):
         return pa.array(values, type=pa.uint64())
 
 
-def _python_lists(new):
+def _python_lists(new: ListOutput) -> npt.NDArray[Any]:
     elements = new.elements.tolist()
     if new.values is not None:
         elements = [new.values[place] for place in elements]

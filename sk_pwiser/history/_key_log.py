@@ -10,11 +10,19 @@ places in the sorted rows of a key.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import NamedTuple
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
+
+from sk_pwiser.history._plan import ListPlan, Plan
+
+Array = npt.NDArray[Any]
+# Of the rows of a key: "counts", "decayed" and "last", see `no_totals`.
+Totals = dict[str, Array]
 
 # Adding and subtracting it rounds to multiples of 2^-32: log-odds near 0 are mostly the
 # rounding errors of logarithms, which differ between arrays and single rows.
@@ -25,15 +33,15 @@ GRID = 2.0**20
 class Slices:
     """Rows sorted by key and time; those of key i are `offsets[i]:offsets[i + 1]`."""
 
-    offsets: np.ndarray
-    time: np.ndarray
-    value: np.ndarray  # labels of impressions, or indices of the values of a list
+    offsets: Array
+    time: Array
+    value: Array  # labels of impressions, or indices of the values of a list
 
-    def keys(self):
+    def keys(self) -> Array:
         """Return the place of each row's key."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    def cut(self, starts, stops):
+    def cut(self, starts: Array, stops: Array) -> "Slices":
         """Return the rows from `starts[i]` to `stops[i]` as those of key i."""
         sizes = stops - starts
         offsets = np.append(0, sizes.cumsum())
@@ -41,109 +49,137 @@ class Slices:
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         return Slices(offsets, self.time[rows], self.value[rows])
 
-    def select(self, places):
+    def select(self, places: Array) -> "Slices":
         return self.cut(self.offsets[places], self.offsets[places + 1])
 
-    def combined(self, other, codes, n_keys):
+    def combined(
+        self, added: "Slices", codes: tuple[Array, Array], n_keys: int
+    ) -> "Slices":
         """Return the rows of both, of equal times those of this object first.
 
         `codes` has the new places of the keys of each, in increasing order.
         """
-        sizes = np.zeros((2, n_keys), dtype=np.int64)
-        for own, code, rows in zip(sizes, codes, (self, other), strict=True):
-            own[code] = np.diff(rows.offsets)
-        # Both are sorted: the rows of the other are inserted into those of this one.
-        dtype = np.result_type(self.time, other.time)
-        starts = np.append(0, sizes[0].cumsum())
-        keys = codes[1][other.keys()]
-        bound = following(other.time.astype(dtype, copy=False))
+        own_codes, added_codes = codes
+        own_sizes = np.zeros(n_keys, dtype=np.int64)
+        own_sizes[own_codes] = np.diff(self.offsets)
+        added_sizes = np.zeros(n_keys, dtype=np.int64)
+        added_sizes[added_codes] = np.diff(added.offsets)
+        # Both are sorted: the added rows are inserted into those of this object.
+        dtype = np.result_type(self.time, added.time)
+        starts = np.append(0, own_sizes.cumsum())
+        keys = added_codes[added.keys()]
+        bound = following(added.time.astype(dtype, copy=False))
         place = bisect(self.time, starts[keys], starts[keys + 1], bound)
-        is_own = np.ones(len(self.time) + len(other.time), dtype=bool)
+        is_own = np.ones(len(self.time) + len(added.time), dtype=bool)
         is_own[place + np.arange(len(place))] = False
         time = np.empty(len(is_own), dtype=dtype)
+        time[is_own] = self.time
+        time[~is_own] = added.time
         value = np.empty((len(is_own), *self.value.shape[1:]), dtype=self.value.dtype)
-        for array, parts in ((time, "time"), (value, "value")):
-            array[is_own], array[~is_own] = getattr(self, parts), getattr(other, parts)
-        return Slices(np.append(0, sizes.sum(axis=0).cumsum()), time, value)
+        value[is_own] = self.value
+        value[~is_own] = added.value
+        offsets = np.append(0, (own_sizes + added_sizes).cumsum())
+        return Slices(offsets, time, value)
 
 
 @dataclass(eq=False)
 class KeyLog:
     """Totals and recent rows of all keys of a kind, such as the users."""
 
-    columns: np.ndarray  # the keys, sorted, by the indices of their values
+    columns: Array  # the keys, sorted, by the indices of their values
     rows: Slices
-    lists: list  # the elements of each list
-    totals: dict  # sums over rows that are no longer kept
+    lists: list[Slices]  # the elements of each list
+    totals: Totals  # sums over rows that are no longer kept
     reference: float | None = None  # the time of decayed totals, None without any
 
     @property
-    def n_keys(self):
+    def n_keys(self) -> int:
         return len(self.columns)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of keys, of recent rows and of elements of lists."""
-        rows = [self.rows, *self.lists]
-        return self.n_keys + sum(len(own.time) for own in rows)
+        slices = [self.rows, *self.lists]
+        return self.n_keys + sum(len(rows.time) for rows in slices)
 
     @cached_property
-    def packed(self):
+    def packed(self) -> tuple[Array, Array]:
         """The numbers of values of the columns, and the keys as integers, in order."""
         sizes = self.columns.max(axis=0, initial=0) + 1
         return sizes, pack(self.columns, sizes)
 
-    def places(self, ids):
+    def places(self, ids: Array) -> Array:
         """Return the places of keys, `n_keys` for those that are not here."""
         if not self.columns.size:  # no keys, or the one of all rows
             return np.zeros(len(ids), dtype=np.int64)
         sizes, packed = self.packed
-        is_possible = ((ids >= 0) & (ids < sizes)).all(axis=1)
+        is_possible = np.all((ids >= 0) & (ids < sizes), axis=1)
         wanted = pack(np.where(is_possible[:, np.newaxis], ids, 0), sizes)
         place = np.minimum(np.searchsorted(packed, wanted), self.n_keys - 1)
         return np.where(is_possible & (packed[place] == wanted), place, self.n_keys)
 
-    def select(self, places):
+    def select(self, places: Array) -> Self:
         """Return the log of some keys, which are given by their places, in order."""
         return replace(
             self,
             columns=self.columns[places],
             rows=self.rows.select(places),
-            lists=[each.select(places) for each in self.lists],
+            lists=[elements.select(places) for elements in self.lists],
             totals={name: total[places] for name, total in self.totals.items()},
         )
 
-    def without_old(self, end, max_age):
+    def without_old(self, end: float, max_age: float) -> Self:
         """Return the log without keys whose last row is too old."""
-        offsets, time = self.rows.offsets, self.rows.time
+        offsets = self.rows.offsets
+        time = self.rows.time
         has_rows = np.diff(offsets) > 0
         last = self.totals["last"][:, 0].astype(time.dtype)
         last[has_rows] = time[offsets[1:][has_rows] - 1]
-        is_kept = end - last <= max_age
-        return self if is_kept.all() else self.select(np.flatnonzero(is_kept))
+        is_recent = end - last <= max_age
+        return self if is_recent.all() else self.select(np.flatnonzero(is_recent))
 
-    def with_empty_key(self):
+    def with_empty_key(self) -> Self:
         """Return the log with a key behind the others that has no past.
 
         If there is no row, one of no key follows, so that arrays have an entry.
         """
 
-        def more(rows):
-            offsets, time, value = rows.offsets, rows.time, rows.value
+        def extended(rows: Slices) -> Slices:
+            time = rows.time
+            value = rows.value
             if not len(time):
                 time = np.zeros_like(time, shape=1)
                 value = np.zeros_like(value, shape=(1, *value.shape[1:]))
-            return Slices(np.append(offsets, offsets[-1]), time, value)
+            return Slices(np.append(rows.offsets, rows.offsets[-1]), time, value)
 
         totals = {
             name: np.append(total, np.zeros_like(total, shape=(1, *total.shape[1:])), 0)
             for name, total in self.totals.items()
         }
-        lists = list(map(more, self.lists))
-        return replace(self, rows=more(self.rows), lists=lists, totals=totals)
+        return replace(
+            self,
+            rows=extended(self.rows),
+            lists=[extended(elements) for elements in self.lists],
+            totals=totals,
+        )
 
 
-def no_totals(n_keys, n_tasks, n_half_lives, dtype):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowsOfKeys:
+    """Rows of a table, as the log of a kind of keys takes them; -1 are missing values.
+
+    `ids`, (n_rows, n_columns), has the indices of the values of each row's key.
+    `lists` has, per list, the index of each row's value, and the task that must have
+    happened, or None.
+    """
+
+    ids: Array
+    time: Array
+    labels: Array
+    lists: list[tuple[Array, int | None]]
+
+
+def no_totals(n_keys: int, n_tasks: int, n_half_lives: int, dtype: Any) -> Totals:
     """Return the totals of keys without old rows; times have the dtype."""
     # Of impressions, of known labels per task, and of labels that are 1 per task.
     n_columns = 1 + 2 * n_tasks
@@ -155,150 +191,173 @@ def no_totals(n_keys, n_tasks, n_half_lives, dtype):
     }
 
 
-def log_of_rows(ids, time, labels, lists, n_half_lives):
-    """Return the log of new rows, none of which is summed; -1 are missing values.
-
-    `ids` has the indices of the values of each row's key. `lists` has, per list, the
-    index of each row's value, and the task that must have happened, or None.
-    """
+def log_of_rows(rows: RowsOfKeys, n_half_lives: int) -> KeyLog:
+    """Return the log of new rows, none of which is summed."""
+    ids = rows.ids
+    time = rows.time
+    labels = rows.labels
+    lists = rows.lists
     has_key = (ids >= 0).all(axis=1)
     if not has_key.all():
-        ids, time, labels = ids[has_key], time[has_key], labels[has_key]
+        ids = ids[has_key]
+        time = time[has_key]
+        labels = labels[has_key]
         lists = [(values[has_key], task) for values, task in lists]
     columns, codes = unique_keys(ids)
+    n_keys = len(columns)
     slices = []
     for values, task in lists:
         is_element = values >= 0
         if task is not None:
             is_element &= labels[:, task] == 1
-        parts = (part[is_element] for part in (codes, time, values))
-        slices.append(slices_of(*parts, len(columns)))
-    rows = slices_of(codes, time, labels, len(columns))
-    totals = no_totals(len(columns), labels.shape[1], n_half_lives, time.dtype)
-    return KeyLog(columns, rows, slices, totals)
+        elements = slices_of(
+            codes[is_element], time[is_element], values[is_element], n_keys
+        )
+        slices.append(elements)
+    totals = no_totals(n_keys, labels.shape[1], n_half_lives, time.dtype)
+    return KeyLog(columns, slices_of(codes, time, labels, n_keys), slices, totals)
 
 
-def unique_keys(ids):
+def unique_keys(ids: Array) -> tuple[Array, Array]:
     """Return the distinct rows of a table of indices, sorted, and each row's place."""
     if ids.shape[1] == 0:
         return np.zeros((1, 0), dtype=np.int64), np.zeros(len(ids), dtype=np.int64)
     sizes = ids.max(axis=0) + 1 if len(ids) else np.ones(ids.shape[1], dtype=np.int64)
     packed = pack(ids, sizes)
-    top = int(packed.max()) + 1 if len(packed) else 0
-    if top <= 4 * len(packed) + 1024:
-        is_used = np.zeros(top, dtype=bool)
+    n_possible = int(packed.max()) + 1 if len(packed) else 0
+    if n_possible <= 4 * len(packed) + 1024:
+        is_used = np.zeros(n_possible, dtype=bool)
         is_used[packed] = True
-        return unpack(np.flatnonzero(is_used), sizes), (is_used.cumsum() - 1)[packed]
+        places = is_used.cumsum() - 1
+        return unpack(np.flatnonzero(is_used), sizes), places[packed]
     values, codes = np.unique(packed, return_inverse=True)
     return unpack(values, sizes), codes
 
 
-def check_sizes(sizes):
+def check_sizes(sizes: Iterable[Any]) -> None:
     """Raise if there are too many possible keys of columns with these sizes."""
-    if math.prod(map(int, sizes)) >= 2**63:
+    n_values = [int(size) for size in sizes]
+    if math.prod(n_values) >= 2**63:
         raise ValueError(
-            f"a key of columns with {[int(size) for size in sizes]} values has more "
-            "than 2^63 possible values; use fewer columns."
+            f"a key of columns with {n_values} values has more than 2^63 possible "
+            "values; use fewer columns."
         )
 
 
-def pack(ids, sizes):
+def pack(ids: Array, sizes: Array) -> Array:
     """Return one integer per row, in the order of the rows."""
     check_sizes(sizes)
     return np.ravel_multi_index(tuple(ids.T), tuple(sizes))
 
 
-def unpack(packed, sizes):
+def unpack(packed: Array, sizes: Array) -> Array:
     """Return the rows that `pack` made integers of."""
     return np.stack(np.unravel_index(packed, tuple(sizes)), axis=1)
 
 
-def slices_of(codes, time, value, n_keys):
+def slices_of(codes: Array, time: Array, value: Array, n_keys: int) -> Slices:
     """Return rows in any order as `Slices`; the codes are the places of their keys."""
     order = np.lexsort([time, codes])
     offsets = np.append(0, np.bincount(codes, minlength=n_keys).cumsum())
     return Slices(offsets, time[order], value[order])
 
 
-def combine(a, b, half_lives):
+def combine(a: KeyLog, b: KeyLog, half_lives: Sequence[float]) -> KeyLog:
     """Return the log of the rows of two logs; of equal rows, those of `a` first."""
-    if not a.n_keys or not b.n_keys:
-        return b if not a.n_keys else a
-    columns, codes = unique_keys(np.concatenate([a.columns, b.columns]))
-    codes = codes[: a.n_keys], codes[a.n_keys :]
-    n_keys, totals = len(columns), []
+    if not a.n_keys:
+        return b
+    if not b.n_keys:
+        return a
+    columns, all_codes = unique_keys(np.concatenate([a.columns, b.columns]))
+    codes = all_codes[: a.n_keys], all_codes[a.n_keys :]
+    n_keys = len(columns)
     references = [log.reference for log in (a, b) if log.reference is not None]
     reference = max(references, default=None)
+    aligned_totals = []
     for log, places in zip((a, b), codes, strict=True):
-        own = {}
+        totals = {}
         for name, total in log.totals.items():
-            own[name] = np.zeros((n_keys, *total.shape[1:]), dtype=total.dtype)
-            own[name][places] = total
-        if log.reference is not None:
-            own["decayed"] *= decay(reference - log.reference, half_lives)[:, None]
-        totals.append(own)
-    rows = a.rows.combined(b.rows, codes, n_keys)
-    pairs = zip(a.lists, b.lists, strict=True)
-    lists = [own.combined(other, codes, n_keys) for own, other in pairs]
-    return KeyLog(columns, rows, lists, add_totals(*totals), reference)
+            totals[name] = np.zeros((n_keys, *total.shape[1:]), dtype=total.dtype)
+            totals[name][places] = total
+        if log.reference is not None and reference is not None:
+            totals["decayed"] *= decay(reference - log.reference, half_lives)[:, None]
+        aligned_totals.append(totals)
+    return KeyLog(
+        columns=columns,
+        rows=a.rows.combined(b.rows, codes, n_keys),
+        lists=[
+            elements.combined(added, codes, n_keys)
+            for elements, added in zip(a.lists, b.lists, strict=True)
+        ],
+        totals=add_totals(*aligned_totals),
+        reference=reference,
+    )
 
 
-def replace_keys(older, newer, half_lives):
+def replace_keys(older: KeyLog, newer: KeyLog, half_lives: Sequence[float]) -> KeyLog:
     """Return a log of the keys of two, with those of both as in the newer one."""
     is_newer = np.zeros(older.n_keys + 1, dtype=bool)
     is_newer[older.places(newer.columns)] = True
     return combine(older.select(np.flatnonzero(~is_newer[:-1])), newer, half_lives)
 
 
-def find_keys(logs, ids, half_lives):
+def find_keys(
+    logs: Sequence[KeyLog], ids: Array, half_lives: Sequence[float]
+) -> KeyLog:
     """Return the log of some keys, each as in the last of several logs that has it."""
     wanted, _ = unique_keys(ids[(ids >= 0).all(axis=1)])
-    found = []
+    logs_of_wanted = []
     for log in reversed(logs):
         places = log.places(wanted)
         is_here = places < log.n_keys
-        found.append(log.select(places[is_here]))
+        logs_of_wanted.append(log.select(places[is_here]))
         wanted = wanted[~is_here]
-    return reduce(lambda a, b: combine(a, b, half_lives), found)
+    return reduce(lambda a, b: combine(a, b, half_lives), logs_of_wanted)
 
 
-def complete_log(log, ids, time, labels, lists):
+def complete_log(log: KeyLog, labelled: RowsOfKeys) -> tuple[KeyLog, Array, Array]:
     """Return a log whose rows have further labels, and which of these fail.
 
-    The arguments are those of `log_of_rows`. All numbers are sums per key, time and
-    task, so that it does not matter which of several rows of the same key and time gets
-    a label. The failures are rows that the log does not have, and rows that have one of
-    their labels already. Rows without a key, or without a label, cannot fail.
+    All numbers are sums per key, time and task, so that it does not matter which of
+    several rows of the same key and time gets a label. The failures are rows that the
+    log does not have, and rows that have one of their labels already. Rows without a
+    key, or without a label, cannot fail.
     """
-    rows, code = log.rows, log.places(ids)
-    time = time.astype(np.result_type(time, rows.time), copy=False)
+    rows = log.rows
+    code = log.places(labelled.ids)
+    dtype = np.result_type(labelled.time, rows.time)
+    time = labelled.time.astype(dtype, copy=False)
     start = rows.offsets[np.minimum(code, log.n_keys)]
     stop = rows.offsets[np.minimum(code + 1, log.n_keys)]
     begin = bisect(rows.time, start, stop, time)
     end = bisect(rows.time, begin, stop, following(time))
-    has_key = (ids >= 0).all(axis=1)
-    is_absent = has_key & (labels >= 0).any(axis=1) & (begin == end)
-    labels = np.where((has_key & ~is_absent)[:, np.newaxis], labels, -1)
-    values, is_final = rows.value.copy(), np.zeros(len(code), dtype=bool)
+    has_key = (labelled.ids >= 0).all(axis=1)
+    has_label = (labelled.labels >= 0).any(axis=1)
+    is_absent = has_key & has_label & (begin == end)
+    is_present = has_key & ~is_absent
+    labels = np.where(is_present[:, np.newaxis], labelled.labels, -1)
+    values = rows.value.copy()
+    is_final = np.zeros(len(code), dtype=bool)
     for task in range(labels.shape[1]):
         asked = np.flatnonzero(labels[:, task] >= 0)
         row = free_rows(begin[asked], end[asked], values[:, task] < 0)
         is_final[asked[row < 0]] = True
         values[row[row >= 0], task] = labels[asked[row >= 0], task]
     slices = []
-    for own, (places, task) in zip(log.lists, lists, strict=True):
-        if task is not None:
-            # Rows without the event so far were no elements.
-            new = np.flatnonzero((labels[:, task] == 1) & (places >= 0))
-            added = slices_of(code[new], time[new], places[new], log.n_keys)
-            keys = np.arange(log.n_keys)
-            own = own.combined(added, (keys, keys), log.n_keys)
-        slices.append(own)
-    log = replace(log, rows=replace(rows, value=values), lists=slices)
-    return log, is_absent, is_final
+    keys = np.arange(log.n_keys)
+    for elements, (places, required) in zip(log.lists, labelled.lists, strict=True):
+        if required is None:
+            slices.append(elements)
+            continue
+        # Rows without the event so far were no elements.
+        new = np.flatnonzero((labels[:, required] == 1) & (places >= 0))
+        added = slices_of(code[new], time[new], places[new], log.n_keys)
+        slices.append(elements.combined(added, (keys, keys), log.n_keys))
+    completed = replace(log, rows=replace(rows, value=values), lists=slices)
+    return completed, is_absent, is_final
 
 
-def free_rows(begin, end, is_free):
+def free_rows(begin: Array, end: Array, is_free: Array) -> Array:
     """Return a free row of each of some slices, -1 where there is none.
 
     The slices are equal or disjoint; equal ones get different rows.
@@ -313,28 +372,35 @@ def free_rows(begin, end, is_free):
     return np.where(row < end, row, -1)
 
 
-def add_totals(a, b):
+def add_totals(a: Totals, b: Totals) -> Totals:
     """Return the totals of the rows of two totals of the same keys."""
-    both = {name: a[name] + b[name] for name in ("counts", "decayed")}
     n_tasks = a["last"].shape[1] - 1
+    # Of impressions, and of labels that are 1.
     columns = [0, *range(1 + n_tasks, 1 + 2 * n_tasks)]
-    has_a, has_b = (totals["counts"][:, columns] > 0 for totals in (a, b))
-    last = np.where(has_b, b["last"], a["last"])
-    latest = np.maximum(a["last"], b["last"])
-    return both | {"last": np.where(has_a & has_b, latest, last)}
+    has_a = a["counts"][:, columns] > 0
+    has_b = b["counts"][:, columns] > 0
+    later = np.maximum(a["last"], b["last"])
+    only_one = np.where(has_b, b["last"], a["last"])
+    return {
+        "counts": a["counts"] + b["counts"],
+        "decayed": a["decayed"] + b["decayed"],
+        "last": np.where(has_a & has_b, later, only_one),
+    }
 
 
-def decay(age, half_lives):
+def decay(age: Any, half_lives: Any) -> Array:
     """Return the weights of events of an age, one per half-life."""
-    return np.exp2(-age / np.array(half_lives, dtype=np.float64))
+    weights: Array = np.exp2(-age / np.array(half_lives, dtype=np.float64))
+    return weights
 
 
-def following(time):
+def following(time: Array) -> Array:
     """Return the smallest times that are later than these."""
-    return time + 1 if time.dtype.kind in "iu" else np.nextafter(time, np.inf)
+    later: Array = time + 1 if time.dtype.kind in "iu" else np.nextafter(time, np.inf)
+    return later
 
 
-def bisect(values, low, high, bound):
+def bisect(values: Array, low: Array, high: Array, bound: Array) -> Array:
     """Return the first place of each slice that is not below a bound, or its end."""
     while True:
         is_open = low < high
@@ -346,7 +412,7 @@ def bisect(values, low, high, bound):
         high = np.where(is_open & ~is_below, middle, high)
 
 
-def decayed_sums(time, place, values, half_life):
+def decayed_sums(time: Array, place: Array, values: Array, half_life: float) -> Array:
     """Return, for each row, the decayed sum over the rows of its slice up to it."""
     # Sums within blocks of four rows, then of the blocks: no weight exceeds 1.
     sums = values.astype(np.float64)
@@ -358,26 +424,27 @@ def decayed_sums(time, place, values, half_life):
     is_end = in_block == 3
     if not is_end.any():
         return sums
-    of_blocks = decayed_sums(time[is_end], place[is_end] >> 2, sums[is_end], half_life)
+    block_sums = decayed_sums(time[is_end], place[is_end] >> 2, sums[is_end], half_life)
     rows = np.flatnonzero(place >= 4)
     end = rows - in_block[rows] - 1  # of the block before
     weight = decay(time[rows] - time[end], half_life)
     block = is_end.cumsum()[end] - 1
-    sums[rows] += weight[:, np.newaxis] * of_blocks[block]
+    sums[rows] += weight[:, np.newaxis] * block_sums[block]
     return sums
 
 
-class View(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
     """What queries see of the rows of their keys, one entry per query."""
 
-    code: np.ndarray
-    time: np.ndarray
-    is_on: np.ndarray  # whether the totals of the key count
-    start: np.ndarray  # of the rows before the instant
+    code: Array
+    time: Array
+    counts_totals: Array  # whether the totals of the key count
+    start: Array  # of the rows before the instant
     # (1 + n_tasks, n_queries): of these rows, and of those whose labels are known.
-    ends: np.ndarray
-    last: np.ndarray  # the time of the last row, if it `has_any`
-    has_any: np.ndarray
+    ends: Array
+    last: Array  # the time of the last row, if it `has_any`
+    has_any: Array
 
 
 class Past:
@@ -388,20 +455,25 @@ class Past:
     impression for longer than this age, and only the present one counts.
     """
 
-    def __init__(self, log, plan):
-        self.own, self.log, self.plan = log, log.with_empty_key(), plan
+    def __init__(self, log: KeyLog, plan: Plan) -> None:
+        self.unpadded_log = log
+        self.log = log.with_empty_key()
+        self.plan = plan
         rows = self.log.rows
-        places, known = np.arange(len(rows.time)), rows.value >= 0
-        positive = rows.value == 1
+        places = np.arange(len(rows.time))
+        is_known = rows.value >= 0
+        is_positive = rows.value == 1
+        n_tasks = is_positive.shape[1]
         # The columns of the totals.
-        values = np.ones((len(places), 1), dtype=bool)
-        values = np.concatenate([values, known, positive], axis=1)
-        self.counts = np.insert(values.cumsum(axis=0, dtype=np.int64), 0, 0, axis=0)
+        is_impression = np.ones((len(places), 1), dtype=bool)
+        values = np.concatenate([is_impression, is_known, is_positive], axis=1)
+        counts = values.cumsum(axis=0, dtype=np.int64)
+        self.counts = np.insert(counts, 0, 0, axis=0)
         # The end among those of a `View` up to which each column counts.
-        of_tasks = np.arange(1, 1 + positive.shape[1])
-        self.end_of = np.concatenate([[0], of_tasks, of_tasks])
+        task_ends = np.arange(1, 1 + n_tasks)
+        self.end_of = np.concatenate([[0], task_ends, task_ends])
         # The last row with a label of 1 up to each row, of whichever key.
-        last = np.where(positive, places[:, np.newaxis], -1)
+        last = np.where(is_positive, places[:, np.newaxis], -1)
         self.last_positive = np.maximum.accumulate(last, axis=0)
         self._find_stretches()
         # Sums of each row's stretch.
@@ -410,87 +482,116 @@ class Past:
             for half_life in plan.half_lives
         ]
 
-    def _find_stretches(self):
+    def _find_stretches(self) -> None:
         """Find the first row of each row's stretch, and whether it goes on with totals.
 
         These are the totals of the row's key.
         """
-        rows, totals, max_age = self.log.rows, self.log.totals, self.plan.max_age
+        rows = self.log.rows
+        totals = self.log.totals
+        time = rows.time
         has_rows = np.diff(rows.offsets) > 0
-        first, time = rows.offsets[:-1][has_rows], rows.time
-        is_new, goes_on = np.zeros((2, len(time)), dtype=bool)
-        if max_age is not None:
-            before = np.append(time[:1], time[:-1])
-            before[first] = totals["last"][has_rows, 0]
-            is_new = time - before > max_age
-        goes_on[first] = (totals["counts"][has_rows, 0] > 0) & ~is_new[first]
+        first = rows.offsets[:-1][has_rows]
+        is_new = np.zeros(len(time), dtype=bool)
+        if self.plan.max_age is not None:
+            time_before = np.append(time[:1], time[:-1])
+            time_before[first] = totals["last"][has_rows, 0]
+            is_new = time - time_before > self.plan.max_age
+        has_totals = totals["counts"][has_rows, 0] > 0
+        goes_on = np.zeros(len(time), dtype=bool)
+        goes_on[first] = has_totals & ~is_new[first]
         is_new[first] = True
-        self.stretch = np.maximum.accumulate(np.where(is_new, np.arange(len(time)), 0))
+        starts = np.where(is_new, np.arange(len(time)), 0)
+        self.stretch = np.maximum.accumulate(starts)
         self.goes_on = goes_on[self.stretch]
 
-    def view(self, code, time):
+    def view(self, code: Array, time: Array) -> View:
         """Return what queries see."""
-        rows, totals, plan = self.log.rows, self.log.totals, self.plan
-        start, stop = rows.offsets[code], rows.offsets[code + 1]
+        rows = self.log.rows
+        totals = self.log.totals
+        plan = self.plan
+        start = rows.offsets[code]
+        stop = rows.offsets[code + 1]
         end = bisect(rows.time, start, stop, time - plan.state_delay)
-        has_rows, row = end > start, np.maximum(end - 1, 0)
+        has_rows = end > start
+        row = np.maximum(end - 1, 0)
         start = np.where(has_rows, self.stretch[row], start)
         # Totals that do not go on in the stretch count before its first row.
-        is_on = np.where(has_rows, self.goes_on[row], totals["counts"][code, 0] > 0)
+        has_totals = totals["counts"][code, 0] > 0
+        counts_totals = np.where(has_rows, self.goes_on[row], has_totals)
         last = np.where(has_rows, rows.time[row], totals["last"][code, 0])
-        has_any = has_rows | is_on
+        has_any = has_rows | counts_totals
         if plan.max_age is not None:
             has_any &= time - last <= plan.max_age
-            start, is_on = np.where(has_any, start, end), is_on & has_any
-        ends = {plan.state_delay: end}
+            start = np.where(has_any, start, end)
+            counts_totals = counts_totals & has_any
+        end_by_lag = {plan.state_delay: end}
         for lag in plan.lags:
-            if lag not in ends:
-                ends[lag] = bisect(rows.time, start, end, time - lag)
-        ends = np.stack([end, *(ends[lag] for lag in plan.lags)])
-        return View(code, time, is_on, start, ends, last, has_any)
+            if lag not in end_by_lag:
+                end_by_lag[lag] = bisect(rows.time, start, end, time - lag)
+        return View(
+            code=code,
+            time=time,
+            counts_totals=counts_totals,
+            start=start,
+            ends=np.stack([end, *(end_by_lag[lag] for lag in plan.lags)]),
+            last=last,
+            has_any=has_any,
+        )
 
-    def priors(self, code, time):
+    def priors(self, code: Array, time: Array) -> list[tuple[Any, Any, Any]]:
         """Return, per task, what shrinks the log-odds of others to a key's."""
         _, *labels = next(self._counts(self.view(code, time)))
         n_tasks = len(self.plan.lags)
-        pairs = zip(labels[:n_tasks], labels[n_tasks:], strict=True)
-        return [rate_prior(n, k, self.plan.smoothing) for n, k in pairs]
+        known = labels[:n_tasks]
+        positive = labels[n_tasks:]
+        return [
+            rate_prior(n, k, self.plan.smoothing)
+            for n, k in zip(known, positive, strict=True)
+        ]
 
-    def numbers(self, code, time, priors):
+    def numbers(
+        self, code: Array, time: Array, priors: Sequence[Sequence[Any]]
+    ) -> list[Array]:
         """Return the numbers of `Plan.number_names`, for places of keys."""
         view = self.view(code, time)
         numbers = numbers_of(self._counts(view), priors, np.log, np.log1p)
         return [*self._ages(view), *numbers]
 
-    def _ages(self, view):
+    def _ages(self, view: View) -> Array:
         """Return the ages of the last impression and of the last event per task."""
-        code, start, ends = view.code, view.start, view.ends[1:]
-        tasks, totals = np.arange(len(ends)), self.log.totals
-        place = self.last_positive[np.maximum(ends - 1, 0), tasks[:, np.newaxis]]
-        is_recent = (ends > start) & (place >= start)
-        has_total = view.is_on & (totals["counts"][code, 1 + len(ends) :].T > 0)
-        of_totals = totals["last"][code, 1:].T
-        last = np.where(is_recent, self.log.rows.time[place], of_totals)
-        last = np.concatenate([[view.last], last])
-        has_one = np.concatenate([[view.has_any], is_recent | has_total])
-        return np.where(has_one, (view.time - last) / self.plan.unit, math.nan)
+        totals = self.log.totals
+        ends = view.ends[1:]
+        n_tasks = len(ends)
+        tasks = np.arange(n_tasks)[:, np.newaxis]
+        place = self.last_positive[np.maximum(ends - 1, 0), tasks]
+        is_recent = (ends > view.start) & (place >= view.start)
+        total_events = totals["counts"][view.code, 1 + n_tasks :].T
+        has_total = view.counts_totals & (total_events > 0)
+        last_of_totals = totals["last"][view.code, 1:].T
+        last_event = np.where(is_recent, self.log.rows.time[place], last_of_totals)
+        last = np.concatenate([[view.last], last_event])
+        has_last = np.concatenate([[view.has_any], is_recent | has_total])
+        return np.where(has_last, (view.time - last) / self.plan.unit, math.nan)
 
-    def _counts(self, view):
+    def _counts(self, view: View) -> Iterator[Array]:
         """Yield, per horizon, the impressions, and labels known and of 1 per task."""
-        totals, ends = self.log.totals, view.ends[self.end_of]
+        totals = self.log.totals
+        ends = view.ends[self.end_of]
         columns = np.arange(len(ends))[:, np.newaxis]
 
-        def of_rows(start, ends):
-            return self.counts[ends, columns] - self.counts[start, columns]
+        def row_counts(start: Array, ends: Array) -> Array:
+            counts: Array = self.counts[ends, columns] - self.counts[start, columns]
+            return counts
 
-        of_totals = view.is_on * totals["counts"][view.code, columns]
-        yield of_rows(view.start, ends) + of_totals
+        total_counts = view.counts_totals * totals["counts"][view.code, columns]
+        yield row_counts(view.start, ends) + total_counts
         for window in self.plan.windows:
             bound = view.time - window
             start = bisect(self.log.rows.time, view.start, view.ends[0], bound)
-            yield of_rows(start, np.maximum(ends, start))
+            yield row_counts(start, np.maximum(ends, start))
         for h, half_life in enumerate(self.plan.half_lives):
-            scale = view.is_on * 1.0
+            scale = view.counts_totals * 1.0
             if self.log.reference is not None:
                 scale *= np.exp2(-(view.time - self.log.reference) / half_life)
             has_rows = view.ends > view.start
@@ -501,95 +602,125 @@ class Past:
             sums = self.decayed[h][row[self.end_of], columns] * weight[self.end_of]
             yield totals["decayed"][view.code, h, columns] * scale + sums
 
-    def last_values(self, place, code, time):
+    def last_values(
+        self, place: int, code: Array, time: Array
+    ) -> tuple[Array, Array, Array]:
         """Return sizes, values by index, and ages of the elements of a list."""
-        each, log = self.plan.lists[place], self.log.lists[place]
-        start, end = log.offsets[code], log.offsets[code + 1]
+        list_plan = self.plan.lists[place]
+        elements = self.log.lists[place]
+        start = elements.offsets[code]
+        end = elements.offsets[code + 1]
         if self.plan.max_age is not None:
             view = self.view(code, time)
-            start = self._first_element(log, start, end, view.start, view.is_on)
+            first = self._first_element(elements, start, end, view.start)
+            # If the totals count, all elements are of the present stretch.
+            start = np.where(view.counts_totals, start, first)
             end = np.where(view.has_any, end, start)
-        end = bisect(log.time, start, end, time - each.lag)
-        found = log.cut(np.maximum(start, end - each.n), end)
-        sizes = np.diff(found.offsets)
-        ages = (np.repeat(time, sizes) - found.time) / self.plan.unit
-        return sizes, found.value, ages
+        end = bisect(elements.time, start, end, time - list_plan.lag)
+        newest = elements.cut(np.maximum(start, end - list_plan.n), end)
+        sizes = np.diff(newest.offsets)
+        ages = (np.repeat(time, sizes) - newest.time) / self.plan.unit
+        return sizes, newest.value, ages
 
-    def _first_element(self, log, start, end, row, is_on):
-        """Return the first element of each slice that is of the stretch from a row on.
-
-        If the totals count, all elements are of the present stretch.
-        """
+    def _first_element(
+        self, elements: Slices, start: Array, end: Array, row: Array
+    ) -> Array:
+        """Return the first element of each slice that is not earlier than a row."""
         time = self.log.rows.time
-        first = bisect(log.time, start, end, time[np.minimum(row, len(time) - 1)])
-        return np.where(is_on, start, first)
+        bound = time[np.minimum(row, len(time) - 1)]
+        return bisect(elements.time, start, end, bound)
 
-    def folded(self, end):
+    def folded(self, end: Any) -> KeyLog:
         """Return the log at its end, with rows that have become old as totals."""
-        log, plan = self.own, self.plan
-        begin, stops = log.rows.offsets[:-1], log.rows.offsets[1:]
-        has_rows, last = stops > begin, np.maximum(stops - 1, 0)
+        log = self.unpadded_log
+        plan = self.plan
+        begin = log.rows.offsets[:-1]
+        stops = log.rows.offsets[1:]
+        has_rows = stops > begin
+        last = np.maximum(stops - 1, 0)
         begin = np.where(has_rows, self.stretch[last], begin)
-        is_on = np.where(has_rows, self.goes_on[last], log.totals["counts"][:, 0] > 0)
+        has_totals = log.totals["counts"][:, 0] > 0
+        counts_totals = np.where(has_rows, self.goes_on[last], has_totals)
         bound = np.full(len(begin), end - plan.horizon)
         cut = bisect(log.rows.time, begin, stops, bound)
-        totals = {
-            name: np.where(is_on.reshape(-1, *[1] * (total.ndim - 1)), total, 0)
-            for name, total in log.totals.items()
-        }
+        totals = {}
+        for name, total in log.totals.items():
+            per_key = counts_totals.reshape(-1, *[1] * (total.ndim - 1))
+            totals[name] = np.where(per_key, total, 0)
         if log.reference is not None:
             totals["decayed"] *= decay(end - log.reference, plan.half_lives)[:, None]
-        totals = add_totals(totals, self._totals_of(begin, cut, end))
-        lists = [
-            self._newest(own, each, end, begin, is_on)
-            for own, each in zip(log.lists, plan.lists, strict=True)
-        ]
-        rows = log.rows.cut(cut, stops)
-        return replace(log, rows=rows, lists=lists, totals=totals, reference=end)
+        lists = []
+        for elements, list_plan in zip(log.lists, plan.lists, strict=True):
+            start = elements.offsets[:-1]
+            if plan.max_age is not None:
+                stop = elements.offsets[1:]
+                first = self._first_element(elements, start, stop, begin)
+                start = np.where(counts_totals, start, first)
+            lists.append(newest_elements(elements, list_plan, start, end))
+        return replace(
+            log,
+            rows=log.rows.cut(cut, stops),
+            lists=lists,
+            totals=add_totals(totals, self._totals_of(begin, cut, end)),
+            reference=end,
+        )
 
-    def _totals_of(self, begin, cut, end):
+    def _totals_of(self, begin: Array, cut: Array, end: Any) -> Totals:
         """Return the totals of the rows `begin[i]:cut[i]` of each key at an instant."""
-        time, half_lives = self.log.rows.time, self.plan.half_lives
+        time = self.log.rows.time
+        half_lives = self.plan.half_lives
         n_tasks = self.last_positive.shape[1]
         totals = no_totals(len(cut), n_tasks, len(half_lives), time.dtype)
         totals["counts"] = self.counts[cut] - self.counts[begin]
         has_rows = cut > begin
-        first, last = begin[has_rows], cut[has_rows] - 1
+        first = begin[has_rows]
+        last = cut[has_rows] - 1
         place = self.last_positive[last]
-        positive = np.where(place >= first[:, np.newaxis], time[place], 0)
-        totals["last"][has_rows] = np.column_stack([time[last], positive])
+        # The last label of 1 up to a row may be one of another key.
+        is_own = place >= first[:, np.newaxis]
+        last_positive = np.where(is_own, time[place], 0)
+        totals["last"][has_rows] = np.column_stack([time[last], last_positive])
         for h, half_life in enumerate(half_lives):
             weight = decay(end - time[last], half_life)[:, np.newaxis]
             totals["decayed"][has_rows, h] = self.decayed[h][last] * weight
         return totals
 
-    def _newest(self, log, each, end, begin, is_on):
-        """Return the elements of a list that queries from an instant on may see."""
-        start, stop = log.offsets[:-1], log.offsets[1:]
-        if self.plan.max_age is not None:
-            start = self._first_element(log, start, stop, begin, is_on)
-        bound = np.full(len(start), end - each.lag)
-        start = np.maximum(start, bisect(log.time, start, stop, bound) - each.n)
-        return log.cut(start, stop)
+
+def newest_elements(
+    elements: Slices, list_plan: ListPlan, start: Array, end: Any
+) -> Slices:
+    """Return the elements of a list that queries from an instant on may see."""
+    stop = elements.offsets[1:]
+    bound = np.full(len(start), end - list_plan.lag)
+    first_seen = bisect(elements.time, start, stop, bound) - list_plan.n
+    return elements.cut(np.maximum(start, first_seen), stop)
 
 
-def numbers_of(horizons, priors, log, log1p):
+def numbers_of(
+    horizons: Iterable[Iterable[Any]],
+    priors: Sequence[Sequence[Any]],
+    log: Callable[[Any], Any],
+    log1p: Callable[[Any], Any],
+) -> list[Any]:
     """Return the numbers of counts per horizon, for a row or for arrays of rows.
 
     A horizon has the impressions, and the labels known and of 1 per task.
     """
-    numbers, n_tasks = [], len(priors)
+    numbers = []
+    n_tasks = len(priors)
     for impressions, *labels in horizons:
         numbers.append(log1p(impressions))
-        known, positive = labels[:n_tasks], labels[n_tasks:]
+        known = labels[:n_tasks]
+        positive = labels[n_tasks:]
         for n, k, prior in zip(known, positive, priors, strict=True):
-            events, others, logit = prior
-            log_odds = log((k + events) / (n - k + others)) - logit
+            added_events, added_others, prior_logit = prior
+            odds = (k + added_events) / (n - k + added_others)
+            log_odds = log(odds) - prior_logit
             numbers += [log1p(k), log_odds + GRID - GRID]
     return numbers
 
 
-def rate_prior(known, positive, smoothing):
+def rate_prior(known: Any, positive: Any, smoothing: float) -> tuple[Any, Any, Any]:
     """Return the events and the other rows that are added to rates, and the log-odds.
 
     The rarer of the two are `smoothing`. The rate is 1/2 before any label.

@@ -8,171 +8,302 @@ the totals of a key, and its earlier rows, count unless the key is over by `max_
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from sk_pwiser._columns._frames import is_missing
 from sk_pwiser._columns._value_kinds import inexact_classes
 from sk_pwiser._times import read_time
-from sk_pwiser.history._key_log import decay, decayed_sums, numbers_of, rate_prior
-from sk_pwiser.history._store_blocks import EMPTY, Block, KeyPast, newest, seen
+from sk_pwiser.history._history_state import HistoryState
+from sk_pwiser.history._key_log import (
+    Array,
+    KeyLog,
+    decay,
+    decayed_sums,
+    numbers_of,
+    rate_prior,
+)
+from sk_pwiser.history._plan import Plan
+from sk_pwiser.history._store_blocks import (
+    EMPTY,
+    Block,
+    KeyPast,
+    Numbers,
+    ReadBlock,
+    newest,
+    seen,
+)
+
+# What a row sees of a key: the ages of the last impression and of the last event per
+# task, and per horizon the impressions, and the labels that are known, and that are 1,
+# per task.
+Sight = tuple[list[float], list[list[float]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sequences:
+    """The times of one kind of events of all keys, those of a key one after another.
+
+    Where events of a key are no longer kept, its first time stands for them.
+    """
+
+    offsets: Numbers  # those of key i are `offsets[i]:offsets[i + 1]`
+    times: Numbers
+    sums: Numbers  # the decayed sums at each time, one per half-life
+    n_before: Numbers  # per key, the events before its first time
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Elements:
+    """The elements of a list of all keys, those of a key one after another."""
+
+    offsets: Numbers
+    times: Numbers
+    values: Numbers
 
 
 class PastsOfKeys:
     """The pasts of the keys of a log, by their places."""
 
-    def __init__(self, log, plan):
-        self.reference, labels = log.reference, log.rows.value
-        totals, n_tasks = log.totals, labels.shape[1]
-        counts, decayed, last = totals["counts"], totals["decayed"], totals["last"]
-
-        def sequence(*parts):
-            return _sequence(log, plan.half_lives, *parts)
-
-        of_all = counts[:, 0], last[:, 0], decayed[:, :, 0]
-        sequences = [sequence(*of_all, slice(None))]
-        for k in range(n_tasks):
-            known, positive = 1 + k, 1 + n_tasks + k
-            events = counts[:, positive], last[:, 1 + k], decayed[:, :, positive]
-            n_missing = counts[:, 0] - counts[:, known]
-            missing = decayed[:, :, 0] - decayed[:, :, known]
-            sequences.append(sequence(*events, labels[:, k] == 1))
-            parts = n_missing, last[:, 0], missing, labels[:, k] < 0
-            sequences.append(sequence(*parts))
-        # Views are read faster than arrays, one number at a time.
-        self.sequences = [list(map(memoryview, arrays)) for arrays in sequences]
-        self.lists = [
-            list(map(memoryview, (each.offsets, each.time, each.value)))
-            for each in log.lists
-        ]
+    def __init__(self, log: KeyLog, plan: Plan) -> None:
+        self.reference = log.reference
         self.width = len(plan.half_lives)
+        labels = log.rows.value
+        n_tasks = labels.shape[1]
+        counts = log.totals["counts"]
+        decayed = log.totals["decayed"]
+        last = log.totals["last"]
+        n_impressions = counts[:, 0]
+        last_impression = last[:, 0]
+        self.sequences = [
+            _sequences(
+                log,
+                plan.half_lives,
+                count=n_impressions,
+                last=last_impression,
+                decayed=decayed[:, :, 0],
+                is_event=np.ones(len(labels), dtype=bool),
+            )
+        ]
+        for k in range(n_tasks):
+            known = 1 + k
+            positive = 1 + n_tasks + k
+            events = _sequences(
+                log,
+                plan.half_lives,
+                count=counts[:, positive],
+                last=last[:, 1 + k],
+                decayed=decayed[:, :, positive],
+                is_event=labels[:, k] == 1,
+            )
+            missing = _sequences(
+                log,
+                plan.half_lives,
+                count=n_impressions - counts[:, known],
+                last=last_impression,
+                decayed=decayed[:, :, 0] - decayed[:, :, known],
+                is_event=labels[:, k] < 0,
+            )
+            self.sequences += [events, missing]
+        self.lists = [
+            Elements(
+                offsets=elements.offsets.data,
+                times=elements.time.data,
+                values=elements.value.data,
+            )
+            for elements in log.lists
+        ]
 
-    def __getitem__(self, place):
-        blocks, width = [], self.width
-        for offsets, times, sums, n_before in self.sequences:
-            start, stop = offsets[place], offsets[place + 1]
+    def __getitem__(self, place: int) -> KeyPast:
+        blocks = []
+        for events in self.sequences:
+            start = events.offsets[place]
+            stop = events.offsets[place + 1]
             block = EMPTY
             if stop > start:
-                parts = times, start, stop, sums, start * width, width
-                block = Block(*parts, n_before[place])
+                block = Block(
+                    events.times,
+                    start,
+                    stop,
+                    sums=events.sums,
+                    place=start * self.width,
+                    width=self.width,
+                    n_before=events.n_before[place],
+                )
             blocks.append(block)
-        for offsets, times, values in self.lists:
-            start, stop = offsets[place], offsets[place + 1]
-            values = values[start:stop]
-            blocks.append(Block(times, start, stop, EMPTY.sums, 0, 0, 0, values))
+        for elements in self.lists:
+            start = elements.offsets[place]
+            stop = elements.offsets[place + 1]
+            block = Block(
+                elements.times,
+                start,
+                stop,
+                sums=EMPTY.sums,
+                place=0,
+                width=0,
+                values=elements.values[start:stop],
+            )
+            blocks.append(block)
         return KeyPast(self.reference, blocks)
 
 
-def _sequence(log, half_lives, count, last, decayed, rows):
-    """Return offsets, times, decayed sums and earlier events of sequences, per key.
+def _sequences(
+    log: KeyLog,
+    half_lives: Sequence[float],
+    *,
+    count: Array,
+    last: Array,
+    decayed: Array,
+    is_event: Array,
+) -> Sequences:
+    """Return the times of the events of keys, with decayed sums.
 
     `count`, `last` and `decayed` are the totals of the events that are no longer kept,
-    the last of which comes first here, and `rows` selects the others.
+    the last of which comes first here, and `is_event` selects the others.
     """
-    keys, own_times = log.rows.keys()[rows], log.rows.time[rows]
+    keys = log.rows.keys()[is_event]
+    recent_times = log.rows.time[is_event]
     has_old = count > 0
     sizes = np.bincount(keys, minlength=log.n_keys) + has_old
     offsets = np.append(0, sizes.cumsum())
     place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
     is_old = (place == 0) & np.repeat(has_old, sizes)
-    times = np.empty(len(place), dtype=np.result_type(own_times, last))
-    times[is_old], times[~is_old] = last[has_old], own_times
+    times = np.empty(len(place), dtype=np.result_type(recent_times, last))
+    times[is_old] = last[has_old]
+    times[~is_old] = recent_times
     sums = np.empty((len(place), len(half_lives)))
     for h, half_life in enumerate(half_lives):
         values = np.ones((len(place), 1))
         if has_old.any():
             # The sum at the time of the last event; too small ones never count.
             weight = decay(log.reference - last[has_old], half_life)
-            own = decayed[has_old, h]
-            value = np.divide(own, weight, out=np.ones(len(own)), where=weight > 1e-200)
-            values[is_old, 0] = value
+            old_sums = decayed[has_old, h]
+            values[is_old, 0] = np.divide(
+                old_sums, weight, out=np.ones(len(old_sums)), where=weight > 1e-200
+            )
         sums[:, h] = decayed_sums(times, place, values, half_life)[:, 0]
-    return offsets, times, sums.reshape(-1), np.maximum(count - 1, 0)
+    # Views are read faster than arrays, one number at a time.
+    return Sequences(
+        offsets=offsets.data,
+        times=times.data,
+        sums=sums.reshape(-1).data,
+        n_before=np.maximum(count - 1, 0).data,
+    )
 
 
-def look(past, time, plan, read):
-    """Return what a row sees of a key, or None if nothing.
-
-    These are the ages of the last impression and of the last event per task, and per
-    horizon the impressions, and the labels that are known, and that are 1, per task.
-    """
-    blocks, half_lives, unit = past.blocks, plan.half_lives, plan.unit
-    rows, tasks = blocks[0], range(len(plan.lags))
-    of_rows = seen(rows, time - plan.state_delay, time, half_lives, read)
-    count, last, sums = of_rows
-    if not count or (plan.max_age is not None and time - last > plan.max_age):
+def look(past: KeyPast, time: Any, plan: Plan, read: ReadBlock | None) -> Sight | None:
+    """Return what a row sees of a key, or None if nothing."""
+    blocks = past.blocks
+    half_lives = plan.half_lives
+    impressions = blocks[0]
+    impressions_seen = seen(
+        impressions, time - plan.state_delay, time, half_lives, read
+    )
+    n_impressions, last, impression_sums = impressions_seen
+    if not n_impressions or (plan.max_age is not None and time - last > plan.max_age):
         return None
-    by_lag, none = {plan.state_delay: of_rows}, (0, None, [0.0] * len(half_lives))
-    ages, known, positive, of_missing = [(time - last) / unit], [], [], []
-    known_sums, positive_sums = [], []
+    seen_by_lag = {plan.state_delay: impressions_seen}
+    ages = [(time - last) / plan.unit]
+    known: list[int] = []
+    positive: list[int] = []
+    missing: list[int] = []
+    known_sums = []
+    positive_sums = []
     for k, lag in enumerate(plan.lags):
-        events, missing = blocks[1 + 2 * k], blocks[2 + 2 * k]
-        if lag not in by_lag:
-            by_lag[lag] = seen(rows, time - lag, time, half_lives, read)
-        n_rows, _, own_sums = by_lag[lag]
-        of_events, n_missing = none, 0
-        if events is not EMPTY:
-            of_events = seen(events, time - lag, time, half_lives, read)
-        if missing is not EMPTY:
-            n_missing, _, less = seen(missing, time - lag, time, half_lives, read)
-            own_sums = [a - b for a, b in zip(own_sums, less, strict=True)]
-        n_events, last, event_sums = of_events
-        ages.append((time - last) / unit if n_events else math.nan)
+        if lag not in seen_by_lag:
+            bound = time - lag
+            seen_by_lag[lag] = seen(impressions, bound, time, half_lives, read)
+        n_rows, _, row_sums = seen_by_lag[lag]
+        event_block = blocks[1 + 2 * k]
+        n_events = 0
+        event_sums = [0.0] * len(half_lives)
+        if event_block is not EMPTY:
+            n_events, last, event_sums = seen(
+                event_block, time - lag, time, half_lives, read
+            )
+        missing_block = blocks[2 + 2 * k]
+        n_missing = 0
+        if missing_block is not EMPTY:
+            n_missing, _, missing_sums = seen(
+                missing_block, time - lag, time, half_lives, read
+            )
+            row_sums = [a - b for a, b in zip(row_sums, missing_sums, strict=True)]
+        ages.append((time - last) / plan.unit if n_events else math.nan)
         known.append(n_rows - n_missing)
         positive.append(n_events)
-        of_missing.append(n_missing)
-        known_sums.append(own_sums)
+        missing.append(n_missing)
+        known_sums.append(row_sums)
         positive_sums.append(event_sums)
-    horizons = [[count, *known, *positive]]
+    horizons: list[list[float]] = [[n_impressions, *known, *positive]]
     for window in plan.windows:
         bound = time - window
-        before = seen(rows, bound, time, (), read)[0]
-        own_known, own_positive = [], []
-        for k in tasks:
-            n, n_events = known[k] - before, positive[k]
-            if of_missing[k]:
-                n += seen(blocks[2 + 2 * k], bound, time, (), read)[0]
+        n_before, *_ = seen(impressions, bound, time, (), read)
+        known_in_window = []
+        positive_in_window = []
+        for k in range(len(plan.lags)):
+            n_known = known[k] - n_before
+            n_events = positive[k]
+            if missing[k]:
+                n_missing, *_ = seen(blocks[2 + 2 * k], bound, time, (), read)
+                n_known += n_missing
             if n_events:
-                n_events -= seen(blocks[1 + 2 * k], bound, time, (), read)[0]
-            own_known.append(max(n, 0))
-            own_positive.append(max(n_events, 0))
-        horizons.append([max(count - before, 0), *own_known, *own_positive])
-    sums = [sums, *known_sums, *positive_sums]
+                n_events_before, *_ = seen(blocks[1 + 2 * k], bound, time, (), read)
+                n_events -= n_events_before
+            known_in_window.append(max(n_known, 0))
+            positive_in_window.append(max(n_events, 0))
+        n_in_window = max(n_impressions - n_before, 0)
+        horizons.append([n_in_window, *known_in_window, *positive_in_window])
+    all_sums = [impression_sums, *known_sums, *positive_sums]
     for h in range(len(half_lives)):
-        horizons.append([max(own[h], 0.0) for own in sums])
+        horizons.append([max(sums[h], 0.0) for sums in all_sums])
     return ages, horizons
 
 
 class OneRow:
     """The new columns of a history for rows as dictionaries."""
 
-    def __init__(self, state, plan):
-        self.state, self.plan, self.plan_of_all = state, plan, plan.of_all
-        self.of_all = self.past_of_all()
+    def __init__(self, state: HistoryState, plan: Plan) -> None:
+        self.state = state
+        self.plan = plan
+        self.all_rows_plan = plan.all_rows_plan
+        self.all_rows_past = self.read_all_rows_past()
         self.names = plan.number_names
         self.inexact = {
             name: inexact_classes(index.kinds) for name, index in state.indices.items()
         }
         n_tasks = len(plan.lags)
-        counts = [[0] * (1 + 2 * n_tasks)] * len(plan.horizons)
-        self.nothing = [math.nan] * (1 + n_tasks), counts
+        no_ages = [math.nan] * (1 + n_tasks)
+        no_counts: list[list[float]] = [[0] * (1 + 2 * n_tasks)] * len(plan.horizons)
+        self.nothing: Sight = (no_ages, no_counts)
         # The rates over all keys are the same once their labels are known.
-        self.prior = lru_cache(maxsize=1024)(self.prior)
+        self.prior = lru_cache(maxsize=1024)(self._prior)
 
     # Return a block by its number; a state in memory has no blocks but roots.
-    read_block = None
+    read_block: ReadBlock | None = None
 
-    def past_of_all(self):
-        return PastsOfKeys(self.state.everything, self.plan_of_all)[0]
+    def read_all_rows_past(self) -> KeyPast:
+        return PastsOfKeys(self.state.everything, self.all_rows_plan)[0]
 
-    def prior(self, known, positive):
+    def look_up(
+        self, key: int, names: Sequence[str], row: Mapping[str, Any]
+    ) -> KeyPast | None:
+        """Return the past of the key of a row, None for none."""
+        raise NotImplementedError
+
+    def values_of(self, column: str, elements: Sequence[Any]) -> Sequence[Any]:
+        """Return the values of elements of a list."""
+        raise NotImplementedError
+
+    def _prior(self, known: float, positive: float) -> tuple[float, ...]:
         """Return what shrinks the log-odds of keys, as numbers of Python."""
         return tuple(map(float, rate_prior(known, positive, self.plan.smoothing)))
 
-    def key_field(self, row, name):
+    def key_field(self, row: Mapping[str, Any], name: str) -> Any:
         """Return a field; raise if it, or keys of the state, are rounded integers."""
         value = field_of(row, name)
         is_inexact = isinstance(value, self.inexact[name]) and not is_missing(value)
@@ -180,79 +311,118 @@ class OneRow:
             self.state.indices[name].check_exact([value], name)
         return value
 
-    def features(self, row):
+    def features(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """Return the new columns of a row, and whether it is from before the end."""
         if not isinstance(row, Mapping):
             raise TypeError(
                 f"row must be a dict, with the fields of a row; got {type(row)}."
             )
-        plan, end = self.plan, self.state.end
+        plan = self.plan
+        end = self.state.end
+        read = self.read_block
         time = read_time(field_of(row, plan.time), plan.time, plan.kind)
         is_early = time < end
         time = end if is_early else time
-        read, of_all = self.read_block, self.of_all
-        # The records of a store may be newer than the state, whose end is read once.
-        own_time = max(time, of_all.reference)
-        _, horizons = look(of_all, own_time, self.plan_of_all, read) or self.nothing
-        _, *labels = horizons[0]
-        n_tasks = len(plan.lags)
-        priors = list(map(self.prior, labels[:n_tasks], labels[n_tasks:]))
-        numbers, pasts = [], []
+        priors = self._priors(time)
+        numbers: list[float] = []
+        # Per key, its past and the time as of which it is seen, None for nothing.
+        pasts: list[tuple[KeyPast, Any] | None] = []
         for key, names in enumerate(plan.keys):
             past = self.look_up(key, names, row)
-            own_time = max(time, past.reference) if past else time
-            is_early |= own_time > time
-            seen = past and look(past, own_time, plan, read)
-            pasts.append((past, own_time) if seen else None)
-            ages, horizons = seen or self.nothing
-            numbers += ages + numbers_of(horizons, priors, math.log, math.log1p)
+            sight = None
+            if past is not None:
+                # The record of a store may be newer than the state.
+                key_time = max(time, past.reference)
+                is_early |= key_time > time
+                sight = look(past, key_time, plan, read)
+            pasts.append((past, key_time) if past and sight else None)
+            ages, horizons = sight or self.nothing
+            numbers += ages
+            numbers += numbers_of(horizons, priors, math.log, math.log1p)
         # Those of a table are float32, and a model serves what it has learnt.
-        features = dict(zip(self.names, array("f", numbers), strict=True))
-        for each in plan.lists:
-            times = values = []
-            if pasts[each.key]:
-                past, own_time = pasts[each.key]
-                block = past.blocks[1 + 2 * len(plan.lags) + each.place]
-                times, values = newest(block, own_time - each.lag, each.n, read)
-                values = self.values_of(each.column, values)
-            features[each.name] = values
-            if each.ages:
-                ages = [(own_time - t) / plan.unit for t in times]
-                if each.ages == "buckets":
-                    ages = [int(math.log2(1 + age)) for age in ages]
-                features[f"{each.name}_ages"] = ages
+        features: dict[str, Any] = dict(
+            zip(self.names, array("f", numbers), strict=True)
+        )
+        for list_plan in plan.lists:
+            times: Sequence[float] = []
+            values: Sequence[Any] = []
+            past_and_time = pasts[list_plan.key]
+            if past_and_time is not None:
+                past, key_time = past_and_time
+                block = past.blocks[1 + 2 * len(plan.lags) + list_plan.place]
+                bound = key_time - list_plan.lag
+                times, values = newest(block, bound, list_plan.n, read)
+                values = self.values_of(list_plan.column, values)
+            features[list_plan.name] = values
+            if list_plan.ages:
+                list_ages: list[float] = [(key_time - t) / plan.unit for t in times]
+                if list_plan.ages == "buckets":
+                    list_ages = [int(math.log2(1 + age)) for age in list_ages]
+                features[f"{list_plan.name}_ages"] = list_ages
         return features, is_early
+
+    def _priors(self, time: Any) -> list[tuple[float, ...]]:
+        """Return, per task, what shrinks the log-odds of keys at a time."""
+        past = self.all_rows_past
+        # The records of a store may be newer than the state, whose end is read once.
+        time = max(time, past.reference)
+        sight = look(past, time, self.all_rows_plan, self.read_block)
+        _, horizons = sight or self.nothing
+        _, *labels = horizons[0]
+        n_tasks = len(self.plan.lags)
+        return list(map(self.prior, labels[:n_tasks], labels[n_tasks:]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadableLog:
+    """A log whose keys are looked up one at a time."""
+
+    log: KeyLog
+    sizes: list[int]  # the numbers of values of the columns
+    keys: Numbers  # the keys as integers, in order
+    pasts: PastsOfKeys
 
 
 class MemoryRow(OneRow):
     """The new columns of single rows, from a state in memory.
 
-    Logs that an `earlier` object has read are not read again.
+    Logs that a `former` object has read are not read again.
     """
 
-    def __init__(self, state, plan, earlier=None):
+    def __init__(
+        self, state: HistoryState, plan: Plan, former: "MemoryRow | None" = None
+    ) -> None:
         super().__init__(state, plan)
-        known, self.readable = earlier.readable if earlier else {}, {}
-        for own in chain.from_iterable(state.levels):
-            readable = known.get(id(own))
+        former_logs = former.readable if former else {}
+        self.readable: dict[int, ReadableLog] = {}
+        for log in chain.from_iterable(state.levels):
+            readable = former_logs.get(id(log))
             if readable is None:
-                sizes, keys = own.packed
-                readable = own, sizes.tolist(), memoryview(keys), PastsOfKeys(own, plan)
-            self.readable[id(own)] = readable
+                sizes, keys = log.packed
+                readable = ReadableLog(
+                    log=log,
+                    sizes=sizes.tolist(),
+                    keys=keys.data,
+                    pasts=PastsOfKeys(log, plan),
+                )
+            self.readable[id(log)] = readable
         # Per key, from the newest level to the oldest.
         self.levels = [
-            [self.readable[id(own)][1:] for own in logs]
+            [self.readable[id(log)] for log in logs]
             for logs in zip(*reversed(state.levels), strict=True)
         ]
 
-    def values_of(self, column, elements):
+    def values_of(self, column: str, elements: Sequence[int]) -> list[Any]:
         return self.state.indices[column].at(elements)
 
-    def look_up(self, key, names, row):
+    def look_up(
+        self, key: int, names: Sequence[str], row: Mapping[str, Any]
+    ) -> KeyPast | None:
         """Return the past of the key of a row, None for none."""
         places = []
         for name in names:
-            value, index = self.key_field(row, name), self.state.indices[name]
+            value = self.key_field(row, name)
+            index = self.state.indices[name]
             try:
                 place = index.place(value)
             except TypeError as error:
@@ -264,17 +434,18 @@ class MemoryRow(OneRow):
             places.append(place)
         if min(places) < 0:
             return None
-        for sizes, keys, pasts in self.levels[key]:
-            packed = 0
-            for place, size in zip(places, sizes, strict=True):
+        for readable in self.levels[key]:
+            packed: float = 0
+            for place, size in zip(places, readable.sizes, strict=True):
                 packed = packed * size + place if place < size else math.inf
-            found = bisect_left(keys, packed)
-            if found < len(keys) and keys[found] == packed:
-                return pasts[found]
+            keys = readable.keys
+            position = bisect_left(keys, packed)
+            if position < len(keys) and keys[position] == packed:
+                return readable.pasts[position]
         return None
 
 
-def field_of(row, name):
+def field_of(row: Mapping[str, Any], name: str) -> Any:
     try:
         return row[name]
     except KeyError:

@@ -1,7 +1,9 @@
 """The parameters of `HistoryFeatures`, checked, in the unit of the log's times."""
 
 import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +14,11 @@ from sk_pwiser._utils._warnings import warn_user
 
 LIST_FIELDS = ("column", "key", "n", "task", "ages")
 AGES = (None, "values", "buckets")
+# Number of values of a list without "n".
 DEFAULT_N = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ListPlan:
     """A list of last values of a column, of rows in which a given task happened."""
 
@@ -32,48 +35,70 @@ class ListPlan:
 class Plan:
     """What is computed per row, for checked parameters, a kind of times and tasks."""
 
-    def __init__(self, params, kind, task_names):
-        self.params, self.kind = copy.deepcopy(params), kind
+    windows: Sequence[float]
+    half_lives: Sequence[float]
+    lists: Sequence[ListPlan]
+
+    def __init__(
+        self, params: Mapping[str, Any], kind: str, task_names: Iterable[str]
+    ) -> None:
+        self.params = copy.deepcopy(params)
+        self.kind = kind
         self.task_names = list(task_names)
-        self.time, self.passthrough = params["time"], params["passthrough"]
+        self.time: str = params["time"]
+        self.passthrough: bool = params["passthrough"]
         # Of ages, which are in seconds; a float, so that arrays and rows round alike.
         self.unit = 1 if kind == NUMBER else 1e9
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
-        self.state_delay = read_duration(params["state_delay"], "state_delay", kind)
-        delays, tasks = params["label_delay"], range(len(self.task_names))
-        if not isinstance(delays, dict):
-            delays = dict.fromkeys(tasks, delays)
+        self.state_delay: float = read_duration(
+            params["state_delay"], "state_delay", kind
+        )
+        self._read_label_delays(params["label_delay"])
+        self.windows = [
+            read_duration(window, "windows", kind) for window in params["windows"]
+        ]
+        self.half_lives = [
+            read_duration(half_life, "half_lives", kind)
+            for half_life in params["half_lives"]
+        ]
+        # The endings of the names of columns.
+        self.horizons = [
+            "",
+            *(f"_{duration_label(window)}" for window in params["windows"]),
+            *(f"_decay_{duration_label(value)}" for value in params["half_lives"]),
+        ]
+        self.smoothing = float(params["smoothing"])
+        self.max_age: float | None = None
+        if params["max_age"] is not None:
+            self.max_age = read_duration(params["max_age"], "max_age", kind)
+        lists: list[ListPlan] = []
+        for entry in params["lists"]:
+            lists.append(self._list(entry, lists))
+        self.lists = lists
+
+    def _read_label_delays(self, label_delay: Any) -> None:
+        tasks = range(len(self.task_names))
+        by_task = label_delay
+        if not isinstance(label_delay, dict):
+            by_task = dict.fromkeys(tasks, label_delay)
         delays = {
             find_column("label_delay", task, self.task_names, "task"): delay
-            for task, delay in delays.items()
+            for task, delay in by_task.items()
         }
         self.without_delay = [self.task_names[k] for k in tasks if k not in delays]
         # How long after its impression a label is seen, per task.
-        self.lags = [
-            self.state_delay + read_duration(delays.get(k, 0), "label_delay", kind)
+        self.lags: list[float] = [
+            self.state_delay + read_duration(delays.get(k, 0), "label_delay", self.kind)
             for k in tasks
         ]
-        self.windows, self.half_lives = (
-            [read_duration(value, name, kind) for value in params[name]]
-            for name in ("windows", "half_lives")
-        )
-        self.horizons = ["", *(f"_{duration_label(v)}" for v in params["windows"])]
-        self.horizons += [f"_decay_{duration_label(v)}" for v in params["half_lives"]]
-        self.smoothing = float(params["smoothing"])
-        self.max_age = params["max_age"]
-        if self.max_age is not None:
-            self.max_age = read_duration(self.max_age, "max_age", kind)
-        self.lists = []
-        for entry in params["lists"]:  # an entry counts the lists before it
-            self.lists.append(self._list(entry))
 
-    def warn(self):
+    def warn(self) -> None:
         """Warn about windows without events, and about delays that are not given."""
         if self.without_delay:
-            unknown = ", ".join(map(repr, self.without_delay))
+            tasks = ", ".join(map(repr, self.without_delay))
             warn_user(
-                f"label_delay has no entry for {unknown}, whose labels count as known "
+                f"label_delay has no entry for {tasks}, whose labels count as known "
                 "at once. Add entries, 0 if this is right."
             )
         labels = map(duration_label, self.params["windows"])
@@ -90,44 +115,55 @@ class Plan:
             )
 
     @property
-    def columns(self):
+    def columns(self) -> list[str]:
         """Names of the columns that keys and lists read, each once."""
-        of_keys = [name for key in self.keys for name in key]
-        return list(dict.fromkeys([*of_keys, *(each.column for each in self.lists)]))
+        key_columns = [name for key in self.keys for name in key]
+        list_columns = [list_plan.column for list_plan in self.lists]
+        return list(dict.fromkeys([*key_columns, *list_columns]))
 
     @property
-    def horizon(self):
+    def horizon(self) -> float:
         """How long before the end of the log a row must be kept with its time."""
         return max([self.state_delay, *self.lags, *self.windows])
 
     @property
-    def of_all(self):
+    def all_rows_plan(self) -> "Plan":
         """The plan of the log of all rows: only counts, of one key without end."""
         plan = copy.copy(self)
-        plan.keys, plan.key_names, plan.max_age = [()], [""], None
-        plan.windows = plan.half_lives = plan.lists = ()
+        plan.keys = [()]
+        plan.key_names = [""]
+        plan.max_age = None
+        plan.windows = ()
+        plan.half_lives = ()
+        plan.lists = ()
         return plan
 
     @property
-    def of_keys(self):
+    def key_plans(self) -> list["Plan"]:
         """The plans of the logs, each with one key; that of all rows comes last."""
-        plans = [copy.copy(self) for _ in self.keys]
-        for place, plan in enumerate(plans):
-            plan.keys, plan.key_names = [self.keys[place]], [self.key_names[place]]
-            plan.lists = [each for each in self.lists if each.key == place]
-        return [*plans, self.of_all]
+        plans = []
+        for place, key in enumerate(self.keys):
+            plan = copy.copy(self)
+            plan.keys = [key]
+            plan.key_names = [self.key_names[place]]
+            plan.lists = [
+                list_plan for list_plan in self.lists if list_plan.key == place
+            ]
+            plans.append(plan)
+        return [*plans, self.all_rows_plan]
 
-    def as_time(self, value):
+    def as_time(self, value: Any) -> Any:
         """Return a time of the state as users know it."""
         if value is None or self.unit == 1:
             return value
         return np.datetime64(int(value), "ns")
 
-    def kept(self, names):
+    def passed_through(self, names: Iterable[str]) -> list[str]:
+        """Return the names of the columns of the table that precede the new ones."""
         return [name for name in names if name != self.time] if self.passthrough else []
 
     @property
-    def number_names(self):
+    def number_names(self) -> list[str]:
         """Names of the numbers of the keys, in their order."""
         names = ["since_impression", *(f"since_{task}" for task in self.task_names)]
         for horizon in self.horizons:
@@ -136,44 +172,57 @@ class Plan:
                 names += [f"log_{task}{horizon}", f"{task}_logit{horizon}"]
         return [f"{key}__{name}" for key in self.key_names for name in names]
 
-    def feature_names(self):
+    def feature_names(self) -> list[str]:
         names = self.number_names
-        for each in self.lists:
-            names += [each.name] + ([f"{each.name}_ages"] if each.ages else [])
+        for list_plan in self.lists:
+            names.append(list_plan.name)
+            if list_plan.ages:
+                names.append(f"{list_plan.name}_ages")
         return names
 
-    def _list(self, entry):
+    def _list(self, entry: Mapping[str, Any], before: Sequence[ListPlan]) -> ListPlan:
+        """Return the plan of an entry of `lists`, given those of the entries before."""
         key = as_keys([entry.get("key", self.keys[0])])[0]
-        index, task = self.keys.index(key), entry.get("task")
-        lag, ending = self.state_delay, ""
+        key_index = self.keys.index(key)
+        column = entry["column"]
+        name = f"{self.key_names[key_index]}__last_{column}"
+        task = entry.get("task")
+        lag = self.state_delay
         if task is not None:
             task = find_column("lists", task, self.task_names, "task")
-            lag, ending = self.lags[task], f"_{self.task_names[task]}"
-        name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
-        n, ages = entry.get("n", DEFAULT_N), entry.get("ages")
-        place = sum(each.key == index for each in self.lists)
-        return ListPlan(index, place, entry["column"], n, task, lag, ages, name)
+            lag = self.lags[task]
+            name = f"{name}_{self.task_names[task]}"
+        return ListPlan(
+            key=key_index,
+            place=sum(list_plan.key == key_index for list_plan in before),
+            column=column,
+            n=entry.get("n", DEFAULT_N),
+            task=task,
+            lag=lag,
+            ages=entry.get("ages"),
+            name=name,
+        )
 
 
-def as_keys(keys):
+def as_keys(keys: Iterable[str | tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return each key as a tuple of names of columns."""
     return [key if isinstance(key, tuple) else (key,) for key in keys]
 
 
-def check_params(params):
+def check_params(params: Mapping[str, Any]) -> None:
     """Raise if a parameter is invalid for every log."""
     _check_keys(params["keys"])
-    delays = params["label_delay"]
-    for each in delays.values() if isinstance(delays, dict) else [delays]:
-        check_duration(each, "label_delay", zero=True)
+    label_delay = params["label_delay"]
+    delays = label_delay.values() if isinstance(label_delay, dict) else [label_delay]
+    for delay in delays:
+        check_duration(delay, "label_delay", zero=True)
     check_duration(params["state_delay"], "state_delay", zero=True)
     for name in ("windows", "half_lives"):
-        if not isinstance(params[name], list | tuple):
-            raise TypeError(
-                f"{name} must be a list of durations; got {params[name]!r}."
-            )
-        for each in params[name]:
-            check_duration(each, name)
+        durations = params[name]
+        if not isinstance(durations, list | tuple):
+            raise TypeError(f"{name} must be a list of durations; got {durations!r}.")
+        for duration in durations:
+            check_duration(duration, name)
     _check_lists(params["lists"], as_keys(params["keys"]))
     check_number("smoothing", params["smoothing"], above=0)
     if params["max_age"] is not None:
@@ -181,7 +230,7 @@ def check_params(params):
     check_boolean("passthrough", params["passthrough"])
 
 
-def _check_keys(keys):
+def _check_keys(keys: Any) -> None:
     if not isinstance(keys, list) or not keys:
         raise TypeError(
             f"keys must be a list of one or more columns or tuples; got {keys!r}."
@@ -193,7 +242,7 @@ def _check_keys(keys):
             )
 
 
-def _check_lists(lists, keys):
+def _check_lists(lists: Any, keys: list[tuple[str, ...]]) -> None:
     is_list = isinstance(lists, list | tuple)
     if not is_list or not all(isinstance(entry, dict) for entry in lists):
         raise TypeError(f"lists must be a list of dictionaries; got {lists!r}.")

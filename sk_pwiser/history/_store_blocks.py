@@ -12,14 +12,19 @@ import math
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from math import exp2
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sk_pwiser._columns._frames import is_missing
+from sk_pwiser._utils._integers import ceil_div
+from sk_pwiser.history._plan import Plan
 
 # Blocks below the root have about this size; a root has at most as many entries.
 BLOCK_BYTES = 800
+# Records consist of numbers of this size, also where they are padded.
+NUMBER_BYTES = 8
 # What a record begins with, the time as of which it holds, and how many blocks it has,
 # by the type of the time.
 RECORD_HEADS = {
@@ -32,6 +37,10 @@ BLOCK_HEAD = struct.Struct("=3iBc2xq")
 to_json = json.JSONEncoder().encode
 
 
+# A memory view of integers or floats: one number at a time, it is faster than an array.
+Numbers = Any
+
+
 class Block(NamedTuple):
     """A block of a sequence, to be read: entries `start:stop` of a view of times.
 
@@ -42,78 +51,107 @@ class Block(NamedTuple):
     first entry stands for events that are no longer kept, too.
     """
 
-    times: memoryview
+    times: Numbers
     start: int
     stop: int
-    sums: memoryview
+    sums: Numbers
     place: int
     width: int
     n_before: int = 0
-    values: list | memoryview | None = None  # of a list: those of the last events
+    values: Sequence[Any] | None = None  # of a list: those of the last events
     level: int = 0
-    numbers: memoryview | None = None
+    numbers: Numbers | None = None
     at: int = 0  # of the numbers of events, behind which those of the blocks are
 
     @property
-    def counts(self):
+    def counts(self) -> Sequence[int]:
         """The number of events up to the end of each entry."""
         n = self.stop - self.start
-        if not self.level:
+        if self.numbers is None or not self.level:
             return range(self.n_before + 1, self.n_before + 1 + n)
         return self.numbers[self.at : self.at + n].tolist()
 
     @property
-    def ids(self):
+    def ids(self) -> list[int]:
         """The numbers of the blocks of the entries."""
         n = self.stop - self.start
-        return (
-            self.numbers[self.at + n : self.at + 2 * n].tolist() if self.level else []
-        )
+        if self.numbers is None or not self.level:
+            return []
+        return self.numbers[self.at + n : self.at + 2 * n].tolist()
 
 
-EMPTY = Block(memoryview(b""), 0, 0, memoryview(b""), 0, 0)
+# Returns a block by its number.
+ReadBlock = Callable[[int], Block]
+
+
+EMPTY = Block(
+    times=memoryview(b""), start=0, stop=0, sums=memoryview(b""), place=0, width=0
+)
 EMPTY_LIST = EMPTY._replace(values=[])
 
 
-def seen(block, bound, time, half_lives, read, search=bisect_left):
+def seen(
+    block: Block,
+    bound: Any,
+    time: Any,
+    half_lives: Sequence[float],
+    read: ReadBlock | None,
+    *,
+    search: Callable[..., int] = bisect_left,
+) -> tuple[int, Any, list[float]]:
     """Return the number of events before a bound, the time of the last, and the sums.
 
-    The sums are decayed to `time`. `read` returns a block by its number.
+    The sums are decayed to `time`. `read` returns a block by its number; it is not
+    called for a block of level 0.
     """
-    n_events, last, sums = 0, None, [0.0] * len(half_lives)
+    n_events = 0
+    last = None
+    sums = [0.0] * len(half_lives)
+    numbers: Any
     while True:
         # A block may be read a million times per second: look at each field once.
-        times, start, stop, of_entries, place, _, n_before, _, level, numbers, at = (
+        times, start, stop, entry_sums, place, _, n_before, _, level, numbers, at = (
             block
         )
         end = search(times, bound, start, stop)
         if end > start:
-            last, i = times[end - 1], end - 1 - start
+            last = times[end - 1]
+            i = end - 1 - start
             n_events += numbers[at + i] if level else n_before + i + 1
             if half_lives:
                 place += i * len(sums)
                 for h, half_life in enumerate(half_lives):
-                    sums[h] += of_entries[place + h] * exp2((last - time) / half_life)
+                    sums[h] += entry_sums[place + h] * exp2((last - time) / half_life)
         if not level or end == stop:
             return n_events, last, sums
         # The events of this block are on both sides of the bound.
-        block = read(numbers[at + stop - start + end - start])
+        n_entries = stop - start
+        assert read is not None
+        block = read(numbers[at + n_entries + end - start])
 
 
-def newest(block, bound, n, read):
+def newest(
+    block: Block, bound: Any, n: int, read: ReadBlock | None
+) -> tuple[Sequence[Any], Sequence[Any]]:
     """Return the times and values of the last n events before a bound."""
     stop = bisect_left(block.times, bound, block.start, block.stop)
     if not block.level:
         first = max(block.start, stop - n)
-        own = slice(first - block.start, stop - block.start)
-        return block.times[first:stop], block.values[own]
-    times, values = [], []
+        values = block.values or []
+        return (
+            block.times[first:stop],
+            values[first - block.start : stop - block.start],
+        )
+    assert read is not None
+    times: list[Any] = []
+    all_values: list[Any] = []
     for number in reversed(block.ids[: stop - block.start + 1]):
-        own_times, own_values = newest(read(number), bound, n - len(times), read)
-        times, values = [*own_times, *times], [*own_values, *values]
+        child_times, child_values = newest(read(number), bound, n - len(times), read)
+        times = [*child_times, *times]
+        all_values = [*child_values, *all_values]
         if len(times) == n:
             break
-    return times, values
+    return times, all_values
 
 
 class Entry(NamedTuple):
@@ -124,17 +162,28 @@ class Entry(NamedTuple):
 
     time: float
     n_events: int
-    sums: list
-    value: object = None
+    sums: list[float]
+    value: Any = None
     number: int | None = None  # of the block
 
 
 _time = attrgetter("time")
 
 
-def _time_and_value(entry):
+def _time_and_value(entry: Entry) -> tuple[float, bool, Any]:
     """Return what events of a list are sorted by: numbers precede text."""
     return entry.time, isinstance(entry.value, str), entry.value
+
+
+class BlockStore(Protocol):
+    """The blocks of a store, by their numbers."""
+
+    def read_block(self, number: int) -> Block: ...
+
+    def write_block(self, block: Block) -> int:
+        """Write a block, and return its number."""
+
+    def drop_block(self, number: int) -> None: ...
 
 
 class Tree:
@@ -142,10 +191,8 @@ class Tree:
 
     Parameters
     ----------
-    blocks : object
-        Those of the store. Its method `read_block` returns a `Block` by its number,
-        `write_block` writes one and returns its number, and `drop_block` removes a
-        block by its number.
+    blocks : BlockStore
+        Those of the store.
     lag : float
         How long events are kept. Older ones are counted by one entry, except for lists.
     half_lives : list of float
@@ -157,16 +204,38 @@ class Tree:
         Otherwise they are in that of their arrival.
     """
 
-    def __init__(self, blocks, lag, half_lives=(), n_kept=None, sorts_values=False):
-        self.blocks, self.lag = blocks, lag
-        self.half_lives, self.n_kept = half_lives, n_kept
-        self.key = _time_and_value if sorts_values else _time
-        self.width = width = len(half_lives)
-        # The bytes of an entry are its time and its sums; blocks have two numbers more.
-        sizes = BLOCK_BYTES // (8 * (1 + width)), BLOCK_BYTES // (8 * (3 + width))
-        self.sizes = [max(size, 2) for size in sizes]
+    def __init__(
+        self,
+        blocks: BlockStore,
+        lag: float,
+        half_lives: Sequence[float] = (),
+        *,
+        n_kept: int | None = None,
+        sorts_values: bool = False,
+    ) -> None:
+        self.blocks = blocks
+        self.lag = lag
+        self.half_lives = half_lives
+        self.n_kept = n_kept
+        self.key: Callable[[Entry], Any] = _time_and_value if sorts_values else _time
+        self.width = len(half_lives)
+        # An event has its time and its sums; a block has two numbers more.
+        event_bytes = NUMBER_BYTES * (1 + self.width)
+        block_bytes = NUMBER_BYTES * (3 + self.width)
+        self.largest_leaf = max(BLOCK_BYTES // event_bytes, 2)
+        self.largest_branch = max(BLOCK_BYTES // block_bytes, 2)
 
-    def changed(self, root, added=(), removed=(), end=None):
+    def _largest_size(self, level: int) -> int:
+        """Return the largest number of entries of a block of a level."""
+        return self.largest_branch if level else self.largest_leaf
+
+    def changed(
+        self,
+        root: Block,
+        added: Sequence[tuple[float, Any]] = (),
+        removed: Sequence[float] = (),
+        end: float | None = None,
+    ) -> tuple[Block, list[float]]:
         """Return a root after a change, and the removed times that it does not have.
 
         Parameters
@@ -191,37 +260,50 @@ class Tree:
         entries = self._shortened(entries, level, cut)
         while level and len(entries) == 1:
             # A block that is alone becomes the root.
-            child = self.blocks.read_block(entries[0].number)
-            self.blocks.drop_block(entries[0].number)
-            entries, level = self.entries(child), child.level
+            number = block_number(entries[0])
+            child = self.blocks.read_block(number)
+            self.blocks.drop_block(number)
+            entries = self.entries(child)
+            level = child.level
         return self._root(entries, level if entries else 0), absent
 
-    def root(self, block):
+    def root(self, block: Block) -> Block:
         """Return a root of the usual size, for a leaf of any size."""
-        is_large = block.stop - block.start > self.sizes[0]
+        is_large = block.stop - block.start > self.largest_leaf
         return self._root(self.entries(block), 0) if is_large else block
 
-    def _root(self, entries, level):
-        while len(entries) > self.sizes[level > 0]:
-            entries, level = self._split(entries, level), level + 1
+    def _root(self, entries: list[Entry], level: int) -> Block:
+        while len(entries) > self._largest_size(level):
+            entries = self._split(entries, level)
+            level += 1
         return self._block(self._cumulated(entries), level)
 
-    def entries(self, block):
+    def entries(self, block: Block) -> list[Entry]:
         """Return the entries of a block."""
         n = block.stop - block.start
         times = block.times[block.start : block.stop].tolist()
         sums = block.sums[block.place : block.place + n * self.width].tolist()
-        values, ids = block.values or [None] * n, block.ids or [None] * n
-        entries, n_before, before = [], 0, [0.0] * self.width
+        values = block.values or [None] * n
+        ids: Sequence[int | None] = block.ids or [None] * n
+        entries = []
+        n_before = 0
+        sums_before: list[float] = [0.0] * self.width
         for i, (time, n_upto) in enumerate(zip(times, block.counts, strict=True)):
-            upto = sums[i * self.width : (i + 1) * self.width]
-            earlier = self._decayed(before, time - times[max(i - 1, 0)])
-            own = [a - b for a, b in zip(upto, earlier, strict=True)]
-            entries.append(Entry(time, n_upto - n_before, own, values[i], ids[i]))
-            n_before, before = n_upto, upto
+            sums_upto = sums[i * self.width : (i + 1) * self.width]
+            decayed = self._decayed(sums_before, time - times[max(i - 1, 0)])
+            entry = Entry(
+                time=time,
+                n_events=n_upto - n_before,
+                sums=[a - b for a, b in zip(sums_upto, decayed, strict=True)],
+                value=values[i],
+                number=ids[i],
+            )
+            entries.append(entry)
+            n_before = n_upto
+            sums_before = sums_upto
         return entries
 
-    def drop(self, ids, level):
+    def drop(self, ids: Iterable[int], level: int) -> None:
         """Drop blocks that are below one of a level, and all below them."""
         for number in ids:
             if level > 1:
@@ -229,61 +311,81 @@ class Tree:
                 self.drop(block.ids, block.level)
             self.blocks.drop_block(number)
 
-    def _decayed(self, sums, span):
+    def _decayed(self, sums: Sequence[float], span: float) -> list[float]:
         pairs = zip(sums, self.half_lives, strict=True)
         return [total * exp2(-span / half_life) for total, half_life in pairs]
 
-    def _cumulated(self, entries):
+    def _cumulated(self, entries: Iterable[Entry]) -> list[Entry]:
         """Return entries with the numbers and sums of all up to each."""
-        found = []
-        for time, n_events, sums, value, number in entries:
-            if found:
-                last, n_before, before, *_ = found[-1]
-                n_events += n_before
-                earlier = self._decayed(before, time - last)
-                sums = [a + b for a, b in zip(earlier, sums, strict=True)]
-            found.append(Entry(time, n_events, sums, value, number))
-        return found
+        cumulated: list[Entry] = []
+        for entry in entries:
+            if cumulated:
+                last = cumulated[-1]
+                decayed = self._decayed(last.sums, entry.time - last.time)
+                entry = entry._replace(
+                    n_events=entry.n_events + last.n_events,
+                    sums=[a + b for a, b in zip(decayed, entry.sums, strict=True)],
+                )
+            cumulated.append(entry)
+        return cumulated
 
-    def _block(self, entries, level):
+    def _block(self, entries: Sequence[Entry], level: int) -> Block:
         """Return a block of cumulated entries."""
         times = [entry.time for entry in entries]
-        kind = "d" if any(isinstance(time, float) for time in times) else "q"
+        time_type = "d" if any(isinstance(time, float) for time in times) else "q"
         sums = [total for entry in entries for total in entry.sums]
         counts = [entry.n_events for entry in entries]
-        n, n_before = len(times), counts[0] - 1 if entries and not level else 0
-        values = None if self.n_kept is None else [entry.value for entry in entries]
-        numbers = [*counts, *(entry.number for entry in entries)] if level else []
-        arrays = array(kind, times), array("d", sums), array("q", numbers)
-        times, sums, numbers = map(memoryview, arrays)
-        parts = times, 0, n, sums, 0, self.width, n_before, values, level, numbers
-        return Block(*parts)
+        numbers = []
+        if level:
+            numbers = [*counts, *(block_number(entry) for entry in entries)]
+        return Block(
+            times=memoryview(array(time_type, times)),
+            start=0,
+            stop=len(times),
+            sums=memoryview(array("d", sums)),
+            place=0,
+            width=self.width,
+            n_before=counts[0] - 1 if entries and not level else 0,
+            values=None if self.n_kept is None else [e.value for e in entries],
+            level=level,
+            numbers=memoryview(array("q", numbers)),
+        )
 
-    def _changed(self, block, added, removed):
+    def _changed(
+        self, block: Block, added: list[Entry], removed: list[float]
+    ) -> tuple[list[Entry], list[float]]:
         """Return entries after a change, any number, and times that are absent."""
         entries = self.entries(block)
         if not block.level:
             return self._changed_leaf(entries, added, removed)
-        new, absent = [], []
+        new: list[Entry] = []
+        absent: list[float] = []
         for entry in entries:
-            n_added, n_removed = len(added), len(removed)
+            n_added = len(added)
+            n_removed = len(removed)
             if entry is not entries[-1]:
                 n_added = bisect_left(added, self.key(entry), key=self.key)
                 n_removed = bisect_right(removed, entry.time)
             if not (n_added or n_removed):
                 new.append(entry)
                 continue
-            child = self.blocks.read_block(entry.number)
-            self.blocks.drop_block(entry.number)
-            own, left = self._changed(child, added[:n_added], removed[:n_removed])
-            new += self._split(own, child.level)
+            number = block_number(entry)
+            child = self.blocks.read_block(number)
+            self.blocks.drop_block(number)
+            child_entries, absent_in_child = self._changed(
+                child, added[:n_added], removed[:n_removed]
+            )
+            new += self._split(child_entries, child.level)
             # Events of equal times may fill several blocks.
-            n_absent = bisect_left(left, entry.time)
-            absent += left[:n_absent]
-            added, removed = added[n_added:], left[n_absent:] + removed[n_removed:]
+            n_absent = bisect_left(absent_in_child, entry.time)
+            absent += absent_in_child[:n_absent]
+            added = added[n_added:]
+            removed = absent_in_child[n_absent:] + removed[n_removed:]
         return new, absent + removed
 
-    def _changed_leaf(self, entries, added, removed):
+    def _changed_leaf(
+        self, entries: list[Entry], added: list[Entry], removed: list[float]
+    ) -> tuple[list[Entry], list[float]]:
         absent = []
         for time in removed:
             place = bisect_left(entries, time, key=_time)
@@ -297,30 +399,38 @@ class Tree:
         n_old = is_old.index(True) + 1 if True in is_old else 0
         return [*self._cumulated(entries[:n_old])[-1:], *entries[n_old:]], absent
 
-    def _split(self, entries, level):
+    def _split(self, entries: Sequence[Entry], level: int) -> list[Entry]:
         """Write entries as blocks; return the entries of these in the block above."""
-        above, size = [], self.sizes[level > 0]
+        above = []
+        size = self._largest_size(level)
         for start in range(0, len(entries), size):
-            own = self._cumulated(entries[start : start + size])
-            number = self.blocks.write_block(self._block(own, level))
-            above.append(own[-1]._replace(number=number))
+            cumulated = self._cumulated(entries[start : start + size])
+            number = self.blocks.write_block(self._block(cumulated, level))
+            above.append(cumulated[-1]._replace(number=number))
         return above
 
-    def _shortened(self, entries, level, cut):
+    def _shortened(self, entries: list[Entry], level: int, cut: float) -> list[Entry]:
         """Return the entries of a root without old ones."""
         old = self._cumulated(entries[: bisect_left(entries, cut, key=_time)])
+        counted: list[Entry] = []
         if self.n_kept is not None:
             n_gone = sum(e.n_events + self.n_kept <= old[-1].n_events for e in old)
-            counted = []
         elif len(old) > 1:
             # One event, alone in its block, stands for all.
-            n_gone, counted = len(old), [old[-1]._replace(number=None)]
+            n_gone = len(old)
+            counted = [old[-1]._replace(number=None)]
         else:
             return entries
         if level:
-            self.drop([entry.number for entry in old[:n_gone]], level)
+            self.drop([block_number(entry) for entry in old[:n_gone]], level)
             counted = self._split(counted, 0)
         return counted + entries[n_gone:]
+
+
+def block_number(entry: Entry) -> int:
+    """Return the number of the block of an entry that is not an event."""
+    assert entry.number is not None
+    return entry.number
 
 
 class KeyPast(NamedTuple):
@@ -330,20 +440,21 @@ class KeyPast(NamedTuple):
     missing labels, and those of its lists.
     """
 
-    reference: float
-    blocks: list
+    reference: Any
+    blocks: list[Block]
 
 
-def empty_blocks(plan):
+def empty_blocks(plan: Plan) -> list[Block]:
     """Return the blocks of a key without rows, for a plan with one key."""
     return [EMPTY] * (1 + 2 * len(plan.lags)) + [EMPTY_LIST] * len(plan.lists)
 
 
-def record_name(prefix, plan, values):
+def record_name(prefix: str, plan: Plan, values: Iterable[Any]) -> str | None:
     """Return the name of the record of a key, None if a value is missing."""
-    if not plan.keys[0]:  # the key of all rows
-        return f"{prefix}:"
-    texts, key_name = [], plan.key_names[0]
+    if not plan.keys[0]:
+        return all_rows_record_name(prefix)
+    key_name = plan.key_names[0]
+    texts = []
     for value in values:
         if type(value) not in (int, str):
             if is_missing(value):
@@ -356,28 +467,42 @@ def record_name(prefix, plan, values):
     return f"{prefix}:{key_name}:[{', '.join(texts)}]"
 
 
-def write_record(reference, blocks):
+def all_rows_record_name(prefix: str) -> str:
+    """Return the name of the record of the key of all rows."""
+    return f"{prefix}:"
+
+
+def write_record(reference: Any, blocks: Sequence[Block]) -> bytes:
     """Return the record of a key, or of a block below: numbers of 8 bytes, and JSON."""
     start = b"historyd" if isinstance(reference, float) else b"historyq"
-    parts = [RECORD_HEADS[start].pack(start, reference, len(blocks))]
+    pieces: list[Any] = [RECORD_HEADS[start].pack(start, reference, len(blocks))]
     for block in blocks:
-        n, width = block.stop - block.start, block.width
+        n = block.stop - block.start
         times = block.times[block.start : block.stop].tolist()
-        kind = "d" if block.times.format == "d" else "q"
+        time_type = "d" if block.times.format == "d" else "q"
         text = b""
         if block.values is not None:
             text = to_json(list(block.values)).encode()
             # Views of numbers of 8 bytes need whole ones.
-            text = text.ljust(-(-len(text) // 8) * 8)
-        sizes = n, width, len(text), block.level, kind.encode(), block.n_before
-        parts += [BLOCK_HEAD.pack(*sizes), array(kind, times)]
-        parts.append(block.sums[block.place : block.place + n * width])
-        parts += [array("q", [*block.counts, *block.ids])] if block.level else []
-        parts.append(text)
-    return b"".join(parts)
+            text = text.ljust(ceil_div(len(text), NUMBER_BYTES) * NUMBER_BYTES)
+        block_head = BLOCK_HEAD.pack(
+            n,
+            block.width,
+            len(text),
+            block.level,
+            time_type.encode(),
+            block.n_before,
+        )
+        pieces.append(block_head)
+        pieces.append(array(time_type, times))
+        pieces.append(block.sums[block.place : block.place + n * block.width])
+        if block.level:
+            pieces.append(array("q", [*block.counts, *block.ids]))
+        pieces.append(text)
+    return b"".join(pieces)
 
 
-def read_record(record, name):
+def read_record(record: bytes, name: str) -> KeyPast:
     """Return what a record with a given name has, a `KeyPast`."""
     try:
         head = RECORD_HEADS[record[:8]]
@@ -387,29 +512,49 @@ def read_record(record, name):
         raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
 
 
-def _blocks(record, start, n_blocks):
+def _blocks(record: bytes, head_bytes: int, n_blocks: int) -> list[Block]:
     """Return the blocks of a record behind its head."""
-    view, place, blocks = memoryview(record), start // 8, []
-    ints, floats = view.cast("q"), view.cast("d")
+    view = memoryview(record)
+    integers = view.cast("q")
+    floats = view.cast("d")
+    views_by_type = {b"q": integers, b"d": floats}
+    blocks = []
+    place = head_bytes // NUMBER_BYTES
     for _ in range(n_blocks):
-        sizes = BLOCK_HEAD.unpack_from(record, 8 * place)
-        n, width, n_text, level, kind, n_before = sizes
-        start = place + BLOCK_HEAD.size // 8
+        sizes = BLOCK_HEAD.unpack_from(record, NUMBER_BYTES * place)
+        n, width, n_text, level, time_type, n_before = sizes
+        start = place + BLOCK_HEAD.size // NUMBER_BYTES
         stop = start + n
-        at = stop + n * width
-        end = 8 * (at + 2 * n if level else at)
-        place = (end + n_text) // 8
-        if place > len(ints):
+        numbers_start = stop + n * width
+        numbers_stop = numbers_start + 2 * n if level else numbers_start
+        text_start = NUMBER_BYTES * numbers_stop
+        text_stop = text_start + n_text
+        place = text_stop // NUMBER_BYTES
+        if place > len(integers):
             raise ValueError("it is too short")
-        values = json.loads(record[end : end + n_text]) if n_text else None
-        times = {b"q": ints, b"d": floats}[kind]
-        own = times, start, stop, floats, stop, width, n_before, values, level, ints, at
-        empty = EMPTY_LIST if n_text else EMPTY
-        blocks.append(Block._make(own) if n else empty)
+        values = json.loads(record[text_start:text_stop]) if n_text else None
+        times = views_by_type[time_type]
+        if not n:
+            blocks.append(EMPTY_LIST if n_text else EMPTY)
+            continue
+        block = Block(
+            times,
+            start,
+            stop,
+            sums=floats,
+            place=stop,
+            width=width,
+            n_before=n_before,
+            values=values,
+            level=level,
+            numbers=integers,
+            at=numbers_start,
+        )
+        blocks.append(block)
     return blocks
 
 
-def listed(value, name):
+def listed(value: Any, name: str) -> Any:
     """Return a value as one of Python, which JSON keeps."""
     value = value.item() if hasattr(value, "item") else value
     if not isinstance(value, str | int | float):

@@ -7,10 +7,12 @@ that repeats nothing must be made.
 
 import json
 from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from numbers import Integral, Real
+from typing import Any, Self
 
 import joblib
 import numpy as np
@@ -18,6 +20,9 @@ import numpy as np
 from sk_pwiser import _times
 from sk_pwiser._columns import _factorize
 from sk_pwiser._columns._frames import is_missing
+from sk_pwiser.history._history_state import Columns, Rows
+from sk_pwiser.history._history_tables import Table
+from sk_pwiser.history._key_log import Array
 
 # Of changes whose calls failed. They are repeated soon, or never.
 N_FAILED = 16
@@ -46,35 +51,46 @@ class StoredChanges:
         The digests of changes whose calls failed, each until it is repeated.
     ids : dict of str to str
         Of identifiers, hashed, the hashes of the rows.
-    of_version_0_1 : list of str
+    version_0_1_digests : list of str
         Digests of another form, of the last changes by an earlier version.
     """
 
-    def __init__(self, last=None, failed=(), ids=None, of_version_0_1=()):
+    def __init__(
+        self,
+        last: Mapping[str, tuple[int, str]] | None = None,
+        failed: Iterable[str] = (),
+        ids: Mapping[str, str] | None = None,
+        version_0_1_digests: Iterable[str] = (),
+    ) -> None:
         self.last = dict(last or {})
         self.failed = list(failed)
         self.ids = dict(ids or {})
-        self.of_version_0_1 = list(of_version_0_1)
+        self.version_0_1_digests = list(version_0_1_digests)
 
     @classmethod
-    def read(cls, record, description):
+    def read(cls, record: bytes | None, description: Mapping[str, Any]) -> Self:
         """Return the changes of a record, None for none, and of the store's header."""
-        earlier = [*description.get("unconfirmed", ()), description.get("last_change")]
         content = {} if record is None else json.loads(record)
-        return cls(**content, of_version_0_1=[d for d in earlier if d is not None])
+        digests = [*description.get("unconfirmed", ()), description.get("last_change")]
+        version_0_1_digests = [digest for digest in digests if digest is not None]
+        return cls(**content, version_0_1_digests=version_0_1_digests)
 
-    def to_bytes(self):
+    def to_bytes(self) -> bytes:
         content = {"last": self.last, "failed": self.failed, "ids": self.ids}
         return json.dumps(content).encode()
 
-    def settle(self, writer, n_confirmed):
+    def settle(self, writer: str, n_confirmed: int | None) -> None:
         """Count the last change of a writer as failed if its end was not seen."""
-        number, digest = self.last.get(writer, (n_confirmed, None))
+        if writer not in self.last:
+            return
+        number, digest = self.last[writer]
         if number != n_confirmed:
             del self.last[writer]
             self.failed.append(digest)
 
-    def take(self, digest, n_created, digest_of_version_0_1=None):
+    def take(
+        self, digest: str, n_created: int, version_0_1_digest: str | None = None
+    ) -> str | None:
         """Remove and return where a change is: "failed", "last", or None for nowhere.
 
         Of the last changes of other writers, those up to the number `n_created` count:
@@ -83,7 +99,7 @@ class StoredChanges:
         if digest in self.failed:
             self.failed.remove(digest)
             return "failed"
-        if digest_of_version_0_1 in self.of_version_0_1:
+        if version_0_1_digest in self.version_0_1_digests:
             return "last"
         for writer, (number, other_digest) in self.last.items():
             if other_digest == digest and number <= n_created:
@@ -91,7 +107,15 @@ class StoredChanges:
                 return "last"
         return None
 
-    def with_change(self, writer, number, digest, change_id, *, is_confirmed):
+    def with_change(
+        self,
+        writer: str,
+        number: int,
+        digest: str,
+        change_id: str | None,
+        *,
+        is_confirmed: bool,
+    ) -> "StoredChanges":
         """Return the changes with a new one of a writer, as one that failed or not."""
         changes = StoredChanges(self.last, self.failed, self.ids)
         changes.last.pop(writer, None)
@@ -106,7 +130,7 @@ class StoredChanges:
         changes.ids = dict(list(changes.ids.items())[-N_IDS:])
         return changes
 
-    def has_id(self, change_id, digest):
+    def has_id(self, change_id: str, digest: str) -> bool:
         """Return whether a change with an identifier was made; its rows must be equal.
 
         Another change with this identifier is a mistake, which would lose rows.
@@ -121,17 +145,17 @@ class StoredChanges:
         return digest_of_id is not None
 
 
-def check_change_id(change_id):
+def check_change_id(change_id: object) -> None:
     if change_id is not None and not (isinstance(change_id, str) and change_id):
         raise TypeError(f"change_id must be a text or None; got {change_id!r}.")
 
 
-def hashed_id(change_id):
+def hashed_id(change_id: str) -> str:
     digest = blake2b(change_id.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES)
     return b64encode(digest.digest()).decode()
 
 
-def digest_of_call(method, table, rows, time):
+def digest_of_call(method: str, table: Table, rows: Rows, time: str) -> str:
     """Return a digest of a call, of all columns of its table, as text.
 
     Tables of other libraries and dtypes with equal values have the same digest.
@@ -143,17 +167,18 @@ def digest_of_call(method, table, rows, time):
     return b64encode(_digest(method, rows, columns, DIGEST_BYTES)).decode()
 
 
-def digest_of_rows(method, rows):
+def digest_of_rows(method: str, rows: Rows) -> str:
     """Return a digest of what a call changes in the state, as text."""
     return b64encode(_digest(method, rows, rows.columns, CHECK_BYTES)).decode()
 
 
-def digest_of_version_0_1(method, rows):
+def digest_of_version_0_1(method: str, rows: Rows) -> str:
     """Return the digest by which earlier versions recognised a repeated call."""
-    return joblib.hash((method, rows.columns, rows.time, rows.labels.values))
+    digest: str = joblib.hash((method, rows.columns, rows.time, rows.labels.values))
+    return digest
 
 
-def _digest(method, rows, columns, n_bytes):
+def _digest(method: str, rows: Rows, columns: Columns, n_bytes: int) -> bytes:
     digest = blake2b(digest_size=n_bytes)
     labels = rows.labels.values
     for text in (method, ascii(labels.shape), ascii(_plain_list(rows.time.tolist()))):
@@ -167,18 +192,19 @@ def _digest(method, rows, columns, n_bytes):
     return digest.digest()
 
 
-def _factorized(column):
+def _factorized(column: Any) -> tuple[Array, list[Any]]:
     """Return the index of each row's value and the values, of any type."""
     if len(column) <= _factorize.FEW_ROWS:  # a loop is faster than pandas
         return np.arange(len(column)), column.to_list()
     try:
-        return _factorize.factorize(column)
+        indices, values = _factorize.factorize(column)
     except (TypeError, ValueError, NotImplementedError):  # lists and other objects
         values = column.to_list()
-        return np.arange(len(values)), values
+        indices = np.arange(len(values))
+    return indices, values
 
 
-def _in_order_of_rows(indices, values):
+def _in_order_of_rows(indices: Array, values: Sequence[Any]) -> tuple[Array, list[Any]]:
     """Return indices and values in the order in which the values occur in the rows.
 
     Otherwise it depends on the library and on the number of rows.
@@ -191,7 +217,7 @@ def _in_order_of_rows(indices, values):
     return ranks[indices], [values[place] for place in places.tolist()]
 
 
-def _plain_list(values):
+def _plain_list(values: list[Any]) -> list[Any]:
     """Return plain objects for values, the same ones for equal values."""
     types = set(map(type, values))
     if types <= {str}:
@@ -201,7 +227,7 @@ def _plain_list(values):
     return [_plain(value) for value in values]
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, dict):
@@ -226,11 +252,12 @@ def _plain(value):
         return int(value)
     if isinstance(value, Real | Decimal):
         number = float(value)
-        return int(value) if number % 1 == 0 else number
+        exact: Any = value
+        return int(exact) if number % 1 == 0 else number
     return ascii(value)
 
 
-def _plain_number(value):
+def _plain_number(value: Any) -> float | None:
     if value % 1 == 0:
         return int(value)
     return value if value == value else None

@@ -6,8 +6,10 @@ import math
 import os
 from base64 import b64decode, b64encode
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 import numpy as np
@@ -18,11 +20,21 @@ from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.history import _history_features
 from sk_pwiser.history._history_features import HistoryFeatures
-from sk_pwiser.history._history_state import ValueIndex, empty_state, refuse_labels
-from sk_pwiser.history._key_log import unique_keys
+from sk_pwiser.history._history_state import (
+    Rows,
+    ValueIndex,
+    empty_state,
+    refuse_labels,
+)
+from sk_pwiser.history._key_log import Array, unique_keys
 from sk_pwiser.history._one_row import OneRow, PastsOfKeys
+from sk_pwiser.history._plan import ListPlan, Plan
 from sk_pwiser.history._store_blocks import (
+    Block,
+    KeyPast,
+    ReadBlock,
     Tree,
+    all_rows_record_name,
     empty_blocks,
     listed,
     read_record,
@@ -120,7 +132,9 @@ class StoredHistory:
     5.0
     """
 
-    def __init__(self, store, *, prefix="history"):
+    def __init__(
+        self, store: MutableMapping[str, bytes], *, prefix: str = "history"
+    ) -> None:
         self.store = store
         self.prefix = prefix
         self.refresh()
@@ -128,11 +142,17 @@ class StoredHistory:
         self._token = uuid4().hex
         # Numbers of the last change of any object when this one was created, and of
         # the last change that this one has seen to its end.
-        self._n_created = self._content["n_changes"]
-        self._n_confirmed = None
+        self._n_created: int = self._content["n_changes"]
+        self._n_confirmed: int | None = None
 
     @classmethod
-    def write(cls, history, store, *, prefix="history"):
+    def write(
+        cls,
+        history: HistoryFeatures,
+        store: MutableMapping[str, bytes],
+        *,
+        prefix: str = "history",
+    ) -> Self:
         """Write the state of a history to a store.
 
         Records of other keys stay; clear a store that has another history.
@@ -159,14 +179,19 @@ class StoredHistory:
         store.pop(f"{prefix}:journal", None)  # of another history
         store.pop(f"{prefix}:changes", None)
         with refusing(f"store[{prefix!r}]", "holds no valid history"):
-            earlier = json.loads(store.get(prefix, b"{}"))
+            former_content = json.loads(store.get(prefix, b"{}"))
         # Servers may still have blocks of an earlier history with its numbers, and
         # objects numbers of its changes.
-        numbers = {name: earlier.get(name, 0) for name in ("n_changes", "next_id")}
-        store.update(_records(history, prefix, **numbers))
+        records = _records(
+            history,
+            prefix,
+            n_changes=former_content.get("n_changes", 0),
+            next_id=former_content.get("next_id", 0),
+        )
+        store.update(records)
         return cls(store, prefix=prefix)
 
-    def refresh(self):
+    def refresh(self) -> Self:
         """Read again what the store has about all keys, after another's `update`.
 
         Returns
@@ -180,16 +205,18 @@ class StoredHistory:
                 raise ValueError("the store has no such key")
             content, plan = _history_features.read_description(json.loads(text))
             state = empty_state(plan, content["classes"])
-            state.end, state.has_labels = content["end"], content["has_labels"]
+            state.end = content["end"]
+            state.has_labels = content["has_labels"]
             state.indices = {
                 name: ValueIndex([], content["kinds"][name]) for name in plan.columns
             }
             history = HistoryFeatures._of(content, plan, state)
             history._one_row = StoredRow(history, self.store, self.prefix)
-        self._history, self._content = history, content
+        self._history = history
+        self._content = content
         return self
 
-    def transform_row(self, row):
+    def transform_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row with what is known at its time.
 
         Parameters
@@ -211,7 +238,14 @@ class StoredHistory:
         """
         return self._history.transform_row(row)
 
-    def update(self, X, y=None, *, overlap="error", change_id=None):
+    def update(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        overlap: Literal["error", "merge"] = "error",
+        change_id: str | None = None,
+    ) -> Self:
         """Append a later period of the log to the records of its keys.
 
         The cost depends on the number of rows: per key a record is written, and the
@@ -249,9 +283,9 @@ class StoredHistory:
             that the call is taken for a repeated one.
         """
         check_choice("overlap", overlap, ("error", "merge"))
-        return self._change("update", X, y, change_id, overlap)
+        return self._change("update", X, y, change_id=change_id, overlap=overlap)
 
-    def complete(self, X, y, *, change_id=None):
+    def complete(self, X: Any, y: Any, *, change_id: str | None = None) -> Self:
         """Fill in labels that were not known when their rows were appended.
 
         Parameters
@@ -281,9 +315,17 @@ class StoredHistory:
         """
         if y is None:
             raise TypeError("y must be labels; got None.")
-        return self._change("complete", X, y, change_id)
+        return self._change("complete", X, y, change_id=change_id)
 
-    def _change(self, method, X, y, change_id, overlap="error"):
+    def _change(
+        self,
+        method: Literal["update", "complete"],
+        X: Any,
+        y: Any,
+        *,
+        change_id: str | None,
+        overlap: str = "error",
+    ) -> Self:
         """Change the records of the keys of a table."""
         check_change_id(change_id)
         self._finish_change()
@@ -305,34 +347,41 @@ class StoredHistory:
         number = content["n_changes"] + 1
         numbers = {"n_changes": number, "next_id": change.next_id}
         records = change.records | {self.prefix: _description(history, numbers)}
-        of_change = self._writer, number, digest, change_id
+        # If another call completes the change, from its journal, this one has failed.
+        failed = changes.with_change(
+            self._writer, number, digest, change_id, is_confirmed=False
+        )
+        confirmed = changes.with_change(
+            self._writer, number, digest, change_id, is_confirmed=True
+        )
         # From here on the change will be completed, by the next one if need be. One
-        # record has all others, as text, and the names of those that go. If another
-        # call completes the change, this one has failed.
-        failed = changes.with_change(*of_change, is_confirmed=False).to_bytes()
-        in_journal = records | {self._changes: failed}
-        texts = {n: b64encode(r).decode() for n, r in in_journal.items()}
+        # record has all others, as text, and the names of those that go.
+        in_journal = records | {self._changes: failed.to_bytes()}
+        texts = {
+            name: b64encode(record).decode() for name, record in in_journal.items()
+        }
         self.store[self._journal] = to_json([texts, change.dropped]).encode()
-        confirmed = changes.with_change(*of_change, is_confirmed=True).to_bytes()
-        self._write(records | {self._changes: confirmed}, change.dropped)
+        self._write(records | {self._changes: confirmed.to_bytes()}, change.dropped)
         self.refresh()
         del self.store[self._journal]
         self._n_confirmed = number
         return self
 
-    def _read_changes(self):
+    def _read_changes(self) -> StoredChanges:
         with refusing(f"store[{self._changes!r}]", "is no valid record of changes"):
             record = self.store.get(self._changes)
             changes = StoredChanges.read(record, self._content)
         changes.settle(self._writer, self._n_confirmed)
         return changes
 
-    def _is_repeated(self, changes, method, rows, digest):
+    def _is_repeated(
+        self, changes: StoredChanges, method: str, rows: Rows, digest: str
+    ) -> bool:
         """Return whether an equal change was made that the caller may repeat."""
-        earlier_digest = None
-        if changes.of_version_0_1:
-            earlier_digest = digest_of_version_0_1(method, rows)
-        place = changes.take(digest, self._n_created, earlier_digest)
+        version_0_1_digest = None
+        if changes.version_0_1_digests:
+            version_0_1_digest = digest_of_version_0_1(method, rows)
+        place = changes.take(digest, self._n_created, version_0_1_digest)
         if place == "last":
             warn_user(
                 f"The store has an equal change ({method}), made last by an earlier "
@@ -341,7 +390,14 @@ class StoredHistory:
             )
         return place is not None
 
-    def _add(self, change, method, rows, history, overlap):
+    def _add(
+        self,
+        change: "Change",
+        method: str,
+        rows: Rows,
+        history: HistoryFeatures,
+        overlap: str,
+    ) -> None:
         """Add rows or labels to a change, and what it says beside keys to a history."""
         state, plan = history._fitted()
         new = state.with_values(rows)
@@ -351,23 +407,24 @@ class StoredHistory:
             new.end = max([state.end, *rows.time.tolist()])
             change.append(rows, new.end)
         else:
-            refuse_labels(*change.complete(rows, state.end), state, plan)
+            is_absent, is_final = change.complete(rows, state.end)
+            refuse_labels(is_absent, is_final, state, plan)
         history._learnt = new, plan
 
     @property
-    def _journal(self):
+    def _journal(self) -> str:
         return f"{self.prefix}:journal"
 
     @property
-    def _changes(self):
+    def _changes(self) -> str:
         return f"{self.prefix}:changes"
 
     @property
-    def _writer(self):
+    def _writer(self) -> str:
         # The object of a process is another writer in each fork of it.
         return f"{self._token}-{os.getpid()}"
 
-    def _finish_change(self):
+    def _finish_change(self) -> None:
         """Write the records of a change whose journal is there, once or repeatedly."""
         journal = self.store.get(self._journal)
         if journal is None:
@@ -379,19 +436,19 @@ class StoredHistory:
         self._write({name: b64decode(text) for name, text in texts.items()}, dropped)
         del self.store[self._journal]
 
-    def _write(self, records, dropped):
+    def _write(self, records: Mapping[str, bytes], dropped: Iterable[str]) -> None:
         self.store.update(records)
         for name in dropped:
             self.store.pop(name, None)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {"store": self.store, "prefix": self.prefix}
 
-    def __setstate__(self, state):
-        self.__init__(**state)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
-    def end_(self):
+    def end_(self) -> Any:
         """Time of the last row, as of the last `refresh` or `update`."""
         return self._history.end_
 
@@ -399,47 +456,59 @@ class StoredHistory:
 class StoredRow(OneRow):
     """The new columns of single rows, whose keys are looked up in a store."""
 
-    def __init__(self, history, store, prefix):
-        self.store, self.prefix = store, prefix
+    read_block: ReadBlock
+
+    def __init__(
+        self, history: HistoryFeatures, store: MutableMapping[str, bytes], prefix: str
+    ) -> None:
+        self.store = store
+        self.prefix = prefix
         state, plan = history._fitted()
-        self.plans = plan.of_keys
+        self.plans = plan.key_plans
         self.read_block = lru_cache(maxsize=1024)(self._read_block)
         super().__init__(state, plan)
 
-    def features(self, row):
+    def features(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         for _ in range(N_READS - 1):
             try:
                 return super().features(row)
             except BlockIsGone:
                 # The records that are read next have others in place of it.
-                self.of_all = self.past_of_all()
+                self.all_rows_past = self.read_all_rows_past()
         return super().features(row)
 
-    def past_of_all(self):
-        name = record_name(self.prefix, self.plan_of_all, ())
+    def read_all_rows_past(self) -> KeyPast:
+        name = all_rows_record_name(self.prefix)
         return read_record(self.store[name], name)
 
-    def values_of(self, column, elements):
+    def values_of(self, column: str, elements: Sequence[Any]) -> Sequence[Any]:
         return elements
 
-    def look_up(self, key, names, row):
+    def look_up(
+        self, key: int, names: Sequence[str], row: Mapping[str, Any]
+    ) -> KeyPast | None:
         """Return the past of the key of a row, None for none."""
         values = [self.key_field(row, name) for name in names]
-        past = self.read(key, values)[1]
+        _, past = self.read(key, values)
         if past is None:
             for name, value in zip(names, values, strict=True):
                 if not is_missing(value):
                     self.state.indices[name].check_kinds([value], name)
         return past
 
-    def read(self, kind, values):
+    def read(
+        self, key: int, values: Sequence[Any]
+    ) -> tuple[str | None, KeyPast | None]:
         """Return the name of the record of a key, and its past, None for none."""
-        name = record_name(self.prefix, self.plans[kind], values)
-        record = None if name is None else self.store.get(name)
+        name = record_name(self.prefix, self.plans[key], values)
+        if name is None:
+            return None, None
+        record = self.store.get(name)
         return name, None if record is None else read_record(record, name)
 
-    def _read_block(self, number):
-        record = self.store.get(name := f"{self.prefix}:{number}")
+    def _read_block(self, number: int) -> Block:
+        name = f"{self.prefix}:{number}"
+        record = self.store.get(name)
         if record is None:
             raise BlockIsGone(f"The store has no {name!r}; write the history again.")
         return read_record(record, name).blocks[0]
@@ -460,184 +529,266 @@ class Change:
         Reads the records of the store, None if it has none.
     """
 
-    def __init__(self, plan, prefix, next_id, stored=None):
-        self.prefix, self.next_id = prefix, next_id
-        self.stored, self.records, self.dropped = stored, {}, []
-        self.plans = plan.of_keys
-        self.trees = list(map(self._trees, self.plans))
+    def __init__(
+        self, plan: Plan, prefix: str, next_id: int, stored: StoredRow | None = None
+    ) -> None:
+        self.prefix = prefix
+        self.next_id = next_id
+        self.stored = stored
+        self.records: dict[str, bytes] = {}
+        self.dropped: list[str] = []
+        self.plans = plan.key_plans
+        self.trees = [self._trees(key_plan) for key_plan in self.plans]
 
-    def append(self, rows, end):
+    def append(self, rows: Rows, end: Any) -> None:
         """Append rows."""
-        for kind, plan in enumerate(self.plans):
-            for values, own in _groups(rows, plan.keys[0]):
-                name, past = self.stored.read(kind, values)
+        for key, plan in enumerate(self.plans):
+            for values, key_rows in _groups(rows, plan.keys[0]):
+                name, past = self._read(key, values)
                 blocks = past.blocks if past else empty_blocks(plan)
                 if plan.max_age is not None:
-                    blocks, own = self._present(plan, blocks, rows, own)
-                    if end - rows.time[own[-1]].item() > plan.max_age:
+                    blocks, key_rows = self._present(plan, blocks, rows, key_rows)
+                    last = rows.time[key_rows[-1]].item()
+                    if end - last > plan.max_age:
                         self._drop_blocks(blocks)
                         if past is not None:
                             self.dropped.append(name)
                         continue
-                added = _events(rows, own) + [
-                    _elements(rows, own, each, is_new=True) for each in plan.lists
+                events = _events(rows, key_rows)
+                elements = [
+                    _elements(rows, key_rows, list_plan, is_new=True)
+                    for list_plan in plan.lists
                 ]
-                changes = zip(self.trees[kind], blocks, added, strict=True)
-                roots = [t.changed(block, new, end=end)[0] for t, block, new in changes]
+                roots = []
+                for tree, block, added in zip(
+                    self.trees[key], blocks, events + elements, strict=True
+                ):
+                    root, _ = tree.changed(block, added, end=end)
+                    roots.append(root)
                 self.records[name] = write_record(end, roots)
 
-    def complete(self, rows, end):
+    def complete(self, rows: Rows, end: Any) -> tuple[Array, Array]:
         """Fill in labels; return which rows are absent, and which have a label."""
-        labels, horizon = rows.labels.values, self.plans[-1].horizon
+        labels = rows.labels.values
+        horizon = self.plans[-1].horizon
         is_asked = (labels >= 0).any(axis=1)
         is_absent = is_asked & (rows.time < end - horizon)
         is_asked &= ~is_absent
         is_final = np.zeros(len(labels), dtype=bool)
-        for kind, plan in enumerate(self.plans):
-            for values, own in _groups(rows, plan.keys[0], is_asked):
-                (name, past), found = self.stored.read(kind, values), own[:0]
+        for key, plan in enumerate(self.plans):
+            for values, key_rows in _groups(rows, plan.keys[0], is_asked):
+                name, past = self._read(key, values)
+                stored_rows = key_rows[:0]
                 if past is not None:
-                    found, roots = self._completed(kind, past, rows, own, is_final)
+                    stored_rows = key_rows[self._has_rows(past, rows.time[key_rows])]
+                    roots = self._completed(key, past, rows, stored_rows, is_final)
                     self.records[name] = write_record(past.reference, roots)
                 # With `max_age`, keys have forgotten rows that the log of all rows has.
                 if plan.max_age is None:
-                    is_absent[np.setdiff1d(own, found)] = True
+                    is_absent[np.setdiff1d(key_rows, stored_rows)] = True
         return is_absent, is_final & ~is_absent
 
-    def _completed(self, kind, past, rows, own, is_final):
-        """Return rows that a key has, and its sequences after the change."""
-        labels, read, blocks = rows.labels.values, self.read_block, past.blocks
-        tree, *_ = trees = self.trees[kind]
-        has_row = [
-            seen(blocks[0], time, time, (), read, bisect_right)[1] == time
-            for time in rows.time[own].tolist()
-        ]
-        found, new = own[np.array(has_row, dtype=bool)], [blocks[0]]
-        for k, of_task in enumerate(labels[found].T):
-            events, missing = blocks[1 + 2 * k : 3 + 2 * k]
-            asked, positive = found[of_task >= 0], found[of_task == 1]
-            added = [(time, None) for time in rows.time[positive].tolist()]
-            new.append(tree.changed(events, added)[0])
-            root, absent = tree.changed(missing, removed=rows.time[asked].tolist())
-            new.append(root)
-            for i in asked[::-1].tolist():
-                if absent and rows.time[i] == absent[-1]:
-                    is_final[i] = True
-                    absent.pop()
-        for i, each in enumerate(self.plans[kind].lists, len(new)):
-            elements = _elements(rows, found, each, is_new=False)
-            new.append(trees[i].changed(blocks[i], elements)[0])
-        return found, new
+    def _read(self, key: int, values: Sequence[Any]) -> tuple[str, KeyPast | None]:
+        """Return the name of the record of a key without missing values, and its past.
 
-    def _present(self, plan, blocks, rows, own):
+        The past is None if the store has no such record.
+        """
+        assert self.stored is not None
+        name, past = self.stored.read(key, values)
+        assert name is not None
+        return name, past
+
+    def _has_rows(self, past: KeyPast, times: Array) -> Array:
+        """Return whether a key has rows of these times."""
+        has_row = []
+        for time in times.tolist():
+            _, last, _ = seen(
+                past.blocks[0], time, time, (), self.read_block, search=bisect_right
+            )
+            has_row.append(last == time)
+        return np.array(has_row, dtype=bool)
+
+    def _completed(
+        self, key: int, past: KeyPast, rows: Rows, stored_rows: Array, is_final: Array
+    ) -> list[Block]:
+        """Return the sequences of a key after labels of some of its rows.
+
+        Rows that have their label already are marked in `is_final`.
+        """
+        trees = self.trees[key]
+        blocks = past.blocks
+        event_tree = trees[0]
+        roots = [blocks[0]]
+        for k, task_labels in enumerate(rows.labels.values[stored_rows].T):
+            event_block = blocks[1 + 2 * k]
+            positive = stored_rows[task_labels == 1]
+            added = [(time, None) for time in rows.time[positive].tolist()]
+            event_root, _ = event_tree.changed(event_block, added)
+            missing_block = blocks[2 + 2 * k]
+            asked = stored_rows[task_labels >= 0]
+            missing_root, absent = event_tree.changed(
+                missing_block, removed=rows.time[asked].tolist()
+            )
+            roots += [event_root, missing_root]
+            for row in asked[::-1].tolist():
+                if absent and rows.time[row] == absent[-1]:
+                    is_final[row] = True
+                    absent.pop()
+        for i, list_plan in enumerate(self.plans[key].lists, len(roots)):
+            elements = _elements(rows, stored_rows, list_plan, is_new=False)
+            list_root, _ = trees[i].changed(blocks[i], elements)
+            roots.append(list_root)
+        return roots
+
+    def _present(
+        self, plan: Plan, blocks: list[Block], rows: Rows, key_rows: Array
+    ) -> tuple[list[Block], Array]:
         """Return the blocks and the rows that `max_age` has not ended."""
         _, last, _ = seen(blocks[0], math.inf, 0, (), self.read_block)
-        times = rows.time[own]
-        before = np.append(times[0] if last is None else last, times[:-1])
-        gaps = np.flatnonzero(times - before > plan.max_age)
+        times = rows.time[key_rows]
+        times_before = np.append(times[0] if last is None else last, times[:-1])
+        gaps = np.flatnonzero(times - times_before > plan.max_age)
         if not len(gaps):
-            return blocks, own
+            return blocks, key_rows
         self._drop_blocks(blocks)
-        return empty_blocks(plan), own[gaps[-1] :]
+        return empty_blocks(plan), key_rows[gaps[-1] :]
 
-    def _drop_blocks(self, blocks):
+    def _drop_blocks(self, blocks: Iterable[Block]) -> None:
         for block in blocks:
             self.trees[-1][0].drop(block.ids, block.level)
 
-    def _trees(self, plan):
+    def _trees(self, plan: Plan) -> list[Tree]:
         """Return the `Tree` that changes each sequence of a key."""
         events = Tree(self, plan.horizon, plan.half_lives)
-        # Labels come in any order, on which lists do not depend.
-        return [events] * (1 + 2 * len(plan.lags)) + [
-            Tree(self, each.lag, n_kept=each.n, sorts_values=each.task is not None)
-            for each in plan.lists
+        lists = [
+            Tree(
+                self,
+                list_plan.lag,
+                n_kept=list_plan.n,
+                # Labels come in any order, on which lists do not depend.
+                sorts_values=list_plan.task is not None,
+            )
+            for list_plan in plan.lists
         ]
+        return [events] * (1 + 2 * len(plan.lags)) + lists
 
-    def write_block(self, block):
+    def write_block(self, block: Block) -> int:
         """Write a block, and return its number."""
-        number, self.next_id = self.next_id, self.next_id + 1
+        number = self.next_id
+        self.next_id += 1
         self.records[f"{self.prefix}:{number}"] = write_record(0, [block])
         return number
 
-    def read_block(self, number):
+    def read_block(self, number: int) -> Block:
         name = f"{self.prefix}:{number}"
         record = self.records.get(name)
-        if record is None:
-            return self.stored.read_block(number)
-        return read_record(record, name).blocks[0]
+        if record is not None:
+            return read_record(record, name).blocks[0]
+        assert self.stored is not None
+        return self.stored.read_block(number)
 
-    def drop_block(self, number):
+    def drop_block(self, number: int) -> None:
         name = f"{self.prefix}:{number}"
         if self.records.pop(name, None) is None:
             self.dropped.append(name)
 
 
-def _groups(rows, names, is_chosen=None):
+def _groups(
+    rows: Rows, names: Sequence[str], is_chosen: Array | None = None
+) -> Iterator[tuple[list[Any], Array]]:
     """Yield the values of each key, and its rows in the order of time."""
     n_rows = len(rows.time)
-    ids = [rows.columns[name][0] for name in names]
-    ids = np.array(ids, dtype=np.int64).reshape(len(names), n_rows).T
+    indices_and_values = [rows.columns[name] for name in names]
+    indices = [indices for indices, _ in indices_and_values]
+    ids = np.array(indices, dtype=np.int64).reshape(len(names), n_rows).T
     has_key = (ids >= 0).all(axis=1)
     chosen = np.flatnonzero(has_key if is_chosen is None else has_key & is_chosen)
     distinct, codes = unique_keys(ids[chosen])
     order = np.lexsort([rows.time[chosen], codes])
     ends = np.bincount(codes, minlength=len(distinct)).cumsum()
     bounds = pairwise([0, *ends.tolist()])
-    for row, (start, end) in zip(distinct.tolist(), bounds, strict=True):
-        values = [rows.columns[name][1][i] for name, i in zip(names, row, strict=True)]
-        yield values, chosen[order[start:end]]
+    for key, (start, end) in zip(distinct.tolist(), bounds, strict=True):
+        key_values = [
+            values[i] for i, (_, values) in zip(key, indices_and_values, strict=True)
+        ]
+        yield key_values, chosen[order[start:end]]
 
 
-def _events(rows, own):
+# Events in the order of time, each with its value, if it is an element of a list.
+Events = list[tuple[float, Any]]
+
+
+def _events(rows: Rows, key_rows: Array) -> list[Events]:
     """Return the events of rows: impressions, and per task labels 1 and missing."""
-    times, labels = rows.time[own], rows.labels.values[own]
-    chosen = [times]
-    for of_task in labels.T:
-        chosen += [times[of_task == 1], times[of_task < 0]]
-    return [[(time, None) for time in each.tolist()] for each in chosen]
-
-
-def _elements(rows, own, each, is_new):
-    """Return the elements of a list, those of new rows or of new labels."""
-    indices, values = rows.columns[each.column]
-    is_element = indices[own] >= 0
-    if each.task is not None:
-        is_element &= rows.labels.values[own, each.task] == 1
-    elif not is_new:
-        is_element[:] = False
-    own = own[is_element]
+    times = rows.time[key_rows]
+    times_of_sequences = [times]
+    for task_labels in rows.labels.values[key_rows].T:
+        times_of_sequences += [times[task_labels == 1], times[task_labels < 0]]
     return [
-        (time, listed(values[i], each.name))
-        for time, i in zip(rows.time[own].tolist(), indices[own].tolist(), strict=True)
+        [(time, None) for time in event_times.tolist()]
+        for event_times in times_of_sequences
     ]
 
 
-def _description(history, numbers):
+def _elements(
+    rows: Rows, key_rows: Array, list_plan: ListPlan, *, is_new: bool
+) -> Events:
+    """Return the elements of a list, those of new rows or of new labels."""
+    indices, values = rows.columns[list_plan.column]
+    is_element = indices[key_rows] >= 0
+    if list_plan.task is not None:
+        is_element &= rows.labels.values[key_rows, list_plan.task] == 1
+    elif not is_new:
+        is_element[:] = False
+    element_rows = key_rows[is_element]
+    times = rows.time[element_rows].tolist()
+    places = indices[element_rows].tolist()
+    return [
+        (time, listed(values[place], list_plan.name))
+        for time, place in zip(times, places, strict=True)
+    ]
+
+
+def _description(history: HistoryFeatures, numbers: dict[str, int]) -> bytes:
     """Return the record of what is known beside the keys."""
-    content = history._describe() | numbers | {"has_labels": history._state.has_labels}
+    content = history._describe() | numbers
+    content["has_labels"] = history._state.has_labels
     values, _ = _history_features.FORM.encode(content, "history")
     return json.dumps(values).encode()
 
 
-def _records(history, prefix, n_changes, next_id):
+def _records(
+    history: HistoryFeatures, prefix: str, *, n_changes: int, next_id: int
+) -> dict[str, bytes]:
     """Return all records of a history by their names."""
     state, plan = history._fitted()
     state = state.whole(plan)
     change = Change(plan, prefix, next_id)
-    for kind, (log, of_key) in enumerate(state.logs_and_plans(plan)):
-        pasts = PastsOfKeys(log, of_key)
-        columns = [state.indices[name].values for name in of_key.keys[0]]
-        lists = [(state.indices[e.column].values, e.name) for e in of_key.lists]
-        for place, row in enumerate(log.columns.tolist()):
-            values = [own[i] for own, i in zip(columns, row, strict=True)]
+    for key, (log, key_plan) in enumerate(state.logs_and_plans(plan)):
+        pasts = PastsOfKeys(log, key_plan)
+        columns = [state.indices[name].values for name in key_plan.keys[0]]
+        list_values = [
+            state.indices[list_plan.column].values for list_plan in key_plan.lists
+        ]
+        first_list = 1 + 2 * len(plan.lags)
+        for place, value_places in enumerate(log.columns.tolist()):
             past = pasts[place]
-            for i, (known, name) in enumerate(lists, -len(lists)):
-                block = past.blocks[i]
-                texts = [listed(known[element], name) for element in block.values]
-                past.blocks[i] = block._replace(values=texts)
-            pairs = zip(change.trees[kind], past.blocks, strict=True)
-            roots = [tree.root(block) for tree, block in pairs]
-            name = record_name(prefix, of_key, values)
+            for i, list_plan in enumerate(key_plan.lists):
+                block = past.blocks[first_list + i]
+                elements = [
+                    listed(list_values[i][element], list_plan.name)
+                    for element in block.values or []
+                ]
+                past.blocks[first_list + i] = block._replace(values=elements)
+            roots = [
+                tree.root(block)
+                for tree, block in zip(change.trees[key], past.blocks, strict=True)
+            ]
+            key_values = [
+                values[i] for values, i in zip(columns, value_places, strict=True)
+            ]
+            name = record_name(prefix, key_plan, key_values)
+            assert name is not None  # a key of the state has no missing value
             change.records[name] = write_record(past.reference or 0, roots)
     numbers = {"n_changes": n_changes, "next_id": change.next_id}
     # The last one written.

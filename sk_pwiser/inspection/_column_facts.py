@@ -11,24 +11,30 @@ from sk_pwiser._columns._frames import is_missing, list_columns, read_lists, to_
 from sk_pwiser._columns._misread import looks_like_codes
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 
+# As few as give each fold some of the rare conversions.
 N_FOLDS = 5
 # Rates of values are shrunk to the mean rate, as if each value had this number of
 # further events (or further rows without the event, if these are rarer).
-PRIOR_EVENTS = 4.0
-# AUC of one column above which its values were hardly known before the event, and AUC
-# above which the column tells the last period from the first.
-LEAK, DRIFT = 0.95, 0.65
-# Share of rows with new values in the last period.
+SHRINKAGE_EVENTS = 4.0
+# AUC of one column above which its values were hardly known before the event.
+LEAK = 0.95
+# AUC above which a column tells the last period from the first.
+DRIFT = 0.65
+# Share of rows with new values in the last period above which they are noted.
 MANY_NEW = 0.5
 # Numbers are better read as categories if the mean gain of log loss is this number of
-# standard errors above 0, and the AUC gains as much.
-GAIN_Z, GAIN_AUC = 5.0, 0.005
-# Values repeat if they are at most this share of the rows. A column determines another
-# one if it has at most this number of pairs of values with it per value.
-MAX_SHARE, MAX_PAIRS = 0.5, 1.1
+# standard errors above 0,
+GAIN_Z = 5.0
+# and if the AUC gains as much as this.
+GAIN_AUC = 0.005
+# Values repeat if their number is at most this share of the rows.
+LARGEST_SHARE_OF_VALUES = 0.5
+# A column determines another one if it has at most this number of pairs of values with
+# it per value.
+LARGEST_PAIRS_PER_VALUE = 1.1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ColumnFacts:
     """What is known of a column; NaN where it has no meaning."""
 
@@ -43,6 +49,7 @@ class ColumnFacts:
     flags: list = field(default_factory=list)
 
     def flag(self, name, holds):
+        """Add a flag if it holds."""
         if holds:
             self.flags.append(name)
 
@@ -51,7 +58,7 @@ class Rows(NamedTuple):
     """What columns are compared with, row by row."""
 
     y: np.ndarray  # float (n_samples, n_tasks), 0 where missing
-    known: np.ndarray  # float (n_samples, n_tasks), 0 for missing labels
+    is_known: np.ndarray  # float (n_samples, n_tasks), 0 for missing labels
     random_fold: np.ndarray
     # Parts in the order of time, each predicted by the rates of those before it; the
     # random folds without times.
@@ -69,45 +76,46 @@ class Rows(NamedTuple):
         order = np.lexsort((rng.random_sample(n_samples), depth))
         fold = np.empty(n_samples, dtype=np.intp)
         fold[order] = np.arange(n_samples) % N_FOLDS
-        is_last, is_end = period == period.max(), None
+        is_last = period == period.max()
+        is_end = None
         if is_last.all():
             is_last = rng.random_sample(n_samples) < 0.1
         else:
             is_end = (is_last | (period == period.min())).astype(float)
-        part = None if times is None else parts_in_time(times)
-        in_time = part is not None and part.max() > 0
+        time_fold = None if times is None else folds_in_time(times)
+        in_time = time_fold is not None and time_fold.max() > 0
         return cls(
             y=targets.values.astype(float),
-            known=known_labels(targets),
+            is_known=known_labels(targets),
             random_fold=fold,
-            fold=part if in_time else fold,
+            fold=time_fold if in_time else fold,
             in_time=in_time,
             is_last=is_last,
             is_end=is_end,
         )
 
     def labels(self):
-        """Return pairs of labels and known labels, one per task."""
-        return zip(self.y.T, self.known.T, strict=True)
+        """Return pairs of the labels of a task, and whether they are known."""
+        return zip(self.y.T, self.is_known.T, strict=True)
 
 
-def parts_in_time(times):
-    """Return the index of one of `N_FOLDS` + 1 parts in the order of time for each row.
+def folds_in_time(times):
+    """Return the index of one of `N_FOLDS` + 1 folds in the order of time for each row.
 
-    The parts have about equal numbers of rows; equal times are in one part.
+    The folds have about equal numbers of rows; equal times are in one fold.
     """
-    n_parts = N_FOLDS + 1
-    first_rows = np.arange(1, n_parts) * len(times) // n_parts
+    n_folds = N_FOLDS + 1
+    first_rows = np.arange(1, n_folds) * len(times) // n_folds
     edges = np.unique(np.sort(times)[first_rows])
-    part = np.searchsorted(edges, times, side="right")
-    # Without times before the first edge, the first part has no rows.
-    return part - part.min()
+    fold = np.searchsorted(edges, times, side="right")
+    # Without times before the first edge, the first fold has no rows.
+    return fold - fold.min()
 
 
 def known_labels(targets):
     """Return 1 for known labels and 0 for missing ones, of the shape of the labels."""
-    known = np.ones(targets.values.shape)
-    return known if targets.missing is None else known - targets.missing
+    is_known = np.ones(targets.values.shape)
+    return is_known if targets.missing is None else is_known - targets.missing
 
 
 class Entries(NamedTuple):
@@ -154,24 +162,23 @@ class Repeats(NamedTuple):
     """Rows that repeat all inputs of another row, as shares of the rows."""
 
     share: float  # of rows that repeat the inputs of a row before them
-    # Of a random part of the rows, whose inputs occur in the other rows; and of the
-    # last period, whose inputs occur in rows before it, NaN without times.
-    of_random: float
-    of_last: float
+    random_share: float  # of a random part of the rows, with inputs of other rows
+    # Of the last period, with inputs of the rows before it; NaN without times.
+    last_share: float
 
 
 def count_repeats(row_hash, rows):
     """Return the `Repeats` of rows, given a hash of the inputs of each row."""
 
-    def share_in_others(is_part):
-        return np.isin(row_hash[is_part], row_hash[~is_part]).mean()
+    def share_in_others(is_selected):
+        return np.isin(row_hash[is_selected], row_hash[~is_selected]).mean()
 
     # All folds but one may be empty if there are few rows.
     is_random = rows.random_fold == rows.random_fold[0]
     return Repeats(
         share=1.0 - len(np.unique(row_hash)) / len(row_hash),
-        of_random=share_in_others(is_random),
-        of_last=np.nan if rows.is_end is None else share_in_others(rows.is_last),
+        random_share=share_in_others(is_random),
+        last_share=np.nan if rows.is_end is None else share_in_others(rows.is_last),
     )
 
 
@@ -180,21 +187,26 @@ def describe_columns(table, inputs, rows, time=None):
 
     The columns have these `ColumnInput`; one of them may be the `time` of the rows.
     """
-    described, codes = [], {}
+    facts_of_columns = []
+    category_entries = {}
     row_hash = np.zeros(len(rows.fold), dtype=np.uint64)
-    for (name, entry), column in zip(inputs.items(), list_columns(table), strict=True):
-        facts = ColumnFacts(name, entry, [np.nan] * rows.y.shape[1])
-        described.append(facts)
-        values = describe_column(facts, column, rows)
-        if {"id", "category"} & {*facts.flags, entry.kind}:
-            codes[name] = values
-        if values is not None and not (isinstance(time, str) and name == time):
+    for (name, column_input), column in zip(
+        inputs.items(), list_columns(table), strict=True
+    ):
+        facts = ColumnFacts(
+            column=name, input=column_input, auc=[np.nan] * rows.y.shape[1]
+        )
+        facts_of_columns.append(facts)
+        entries = describe_column(facts, column, rows)
+        if {"id", "category"} & {*facts.flags, column_input.kind}:
+            category_entries[name] = entries
+        if entries is not None and not (isinstance(time, str) and name == time):
             # Mixed again, so that equal values of two columns differ.
-            row_hash = mix(row_hash + values.hashes(len(row_hash)))
-    for facts in described:
-        if "category" in facts.flags and is_determined(facts.column, codes):
+            row_hash = mix(row_hash + entries.hashes(len(row_hash)))
+    for facts in facts_of_columns:
+        if "category" in facts.flags and is_determined(facts.column, category_entries):
             facts.flags.remove("category")
-    return described, count_repeats(row_hash, rows)
+    return facts_of_columns, count_repeats(row_hash, rows)
 
 
 def is_determined(name, columns):
@@ -202,16 +214,16 @@ def is_determined(name, columns):
 
     Most of the column's gain then comes from the other column, which says more.
     """
-    own = columns[name]
-    for other in columns.values():
-        if own.n_values < other.n_values <= MAX_SHARE * len(own.codes):
-            limit = int(MAX_PAIRS * other.n_values)
+    column = columns[name]
+    n_rows = len(column.codes)
+    for finer in columns.values():
+        if column.n_values < finer.n_values <= LARGEST_SHARE_OF_VALUES * n_rows:
+            limit = int(LARGEST_PAIRS_PER_VALUE * finer.n_values)
             # Some rows, from all of the table, mostly have more pairs already.
-            step = max(len(own.codes) // (4 * limit), 1)
-            if all(
-                count_pairs(other.codes[::every], own.codes[::every]) <= limit
-                for every in dict.fromkeys((step, 1))
-            ):
+            step = max(n_rows // (4 * limit), 1)
+            if count_pairs(finer.codes[::step], column.codes[::step]) > limit:
+                continue
+            if step == 1 or count_pairs(finer.codes, column.codes) <= limit:
                 return True
     return False
 
@@ -247,8 +259,8 @@ def describe_column(facts, column, rows):
             add_scores(facts, Entries(is_nan.astype(np.intp), 1), rows)
         return read_arrays(column, is_nan) if kind == "array of numbers" else None
     facts.values = values.n_values
-    is_one = values.n_values < 2 and not 0 < facts.missing < 1
-    facts.flag("constant", is_one and entries.row is None)
+    is_constant = values.n_values < 2 and not 0 < facts.missing < 1
+    facts.flag("constant", is_constant and entries.row is None)
     if kind != "numeric" or {"id", "category"} & set(facts.flags):
         facts.unseen = unseen_share(values, rows.is_last)
         facts.flag("new values", facts.unseen > MANY_NEW)
@@ -259,8 +271,8 @@ def describe_column(facts, column, rows):
 def add_scores(facts, entries, rows):
     """Add the AUC of each task and of the last period, and their flags."""
     facts.auc = [
-        cross_fitted_auc(entries, y, known, rows.fold, in_time=rows.in_time)
-        for y, known in rows.labels()
+        cross_fitted_auc(entries, y, is_known, rows.fold, in_time=rows.in_time)
+        for y, is_known in rows.labels()
     ]
     if rows.is_end is not None:
         last = rows.is_last.astype(float)
@@ -274,7 +286,8 @@ def describe_numbers(facts, column, rows):
     encoder = NUMERIC_ENCODINGS["piecewise_linear"](facts.column).fit(column)
     position, *_ = encoder.transform(column)
     numbers = to_float(column)
-    is_nan, n_bins = np.isnan(numbers), encoder.n_bins_ + 1
+    is_nan = np.isnan(numbers)
+    n_bins = encoder.n_bins_ + 1
     bins = Entries(np.where(is_nan, n_bins, position.astype(np.intp)), n_bins)
     distinct, codes = np.unique(numbers, return_inverse=True)
     distinct = distinct[~np.isnan(distinct)]
@@ -286,13 +299,14 @@ def describe_numbers(facts, column, rows):
         # A row number has all whole numbers of its range, once each.
         is_range = distinct[-1] - distinct[0] + 1 == len(distinct)
         facts.flag("one value per row", is_range and 100 < len(distinct) == len(column))
-        if len(distinct) <= MAX_SHARE * len(column):
+        if len(distinct) <= LARGEST_SHARE_OF_VALUES * len(column):
             facts.gain, is_clear = category_gain(values, bins, rows)
             facts.flag("category", is_clear and "id" not in facts.flags)
     return bins, values
 
 
 def read_categories(column):
+    """Return the `Entries` of a category column."""
     indices, values = factorize(column)
     codes = np.where(indices < 0, len(values), indices).astype(np.intp)
     return Entries(codes, len(values))
@@ -301,8 +315,8 @@ def read_categories(column):
 def read_arrays(column, is_missing_row):
     """Return the distinct arrays of numbers of a column."""
     hashes = [
-        0 if m else hash(np.asarray(v, dtype=float).tobytes())
-        for m, v in zip(is_missing_row, column, strict=True)
+        0 if is_missing_value else hash(np.asarray(value, dtype=float).tobytes())
+        for is_missing_value, value in zip(is_missing_row, column, strict=True)
     ]
     distinct, codes = np.unique(hashes, return_inverse=True)
     return Entries(codes, len(distinct))
@@ -329,35 +343,36 @@ def auc_of_weights(score, ones, zeros):
     score = score[order]
     # Equal scores count as one step.
     last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)
-    ones = np.append(0, np.cumsum(ones[order])[last])
-    zeros = np.append(0, np.cumsum(zeros[order])[last])
-    area = np.diff(ones) @ (zeros[1:] + zeros[:-1]) / 2
-    n_pairs = ones[-1] * zeros[-1]
+    ones_up_to = np.append(0, np.cumsum(ones[order])[last])
+    zeros_up_to = np.append(0, np.cumsum(zeros[order])[last])
+    area = np.diff(ones_up_to) @ (zeros_up_to[1:] + zeros_up_to[:-1]) / 2
+    n_pairs = ones_up_to[-1] * zeros_up_to[-1]
     return area / n_pairs if n_pairs else np.nan
 
 
-def cross_fitted_auc(entries, y, known, fold, *, in_time=False):
+def cross_fitted_auc(entries, y, is_known, fold, *, in_time=False):
     """Return the mean AUC over folds of rates in the other folds, NaN for one label.
 
     With folds in the order of time, the rates are those of the folds before each.
     """
-    ones, n = entries.counts(y * known, fold), entries.counts(known, fold)
+    ones = entries.counts(y * is_known, fold)
+    n = entries.counts(is_known, fold)
     aucs = []
     for k, rates in rates_of_others(ones, n, in_time=in_time):
         if entries.row is None:
             aucs.append(auc_of_weights(rates, ones[k], n[k] - ones[k]))
             continue
         # The mean over the elements of each list; without any, the mean rate.
-        row, used = entries.row, (fold == k) & (known > 0)
-        sums, sizes = (
-            np.bincount(row, w, len(y)) for w in (rates[entries.codes], None)
-        )
+        sums = np.bincount(entries.row, rates[entries.codes], len(y))
+        sizes = np.bincount(entries.row, minlength=len(y))
         mean = np.where(sizes > 0, sums / np.maximum(sizes, 1), ones.sum() / n.sum())
-        aucs.append(auc_of_weights(mean[used], y[used], 1 - y[used]))
-    return mean_of_known(aucs)
+        is_scored = (fold == k) & (is_known > 0)
+        aucs.append(auc_of_weights(mean[is_scored], y[is_scored], 1 - y[is_scored]))
+    return mean_without_nan(aucs)
 
 
-def mean_of_known(values):
+def mean_without_nan(values):
+    """Return the mean of the values that are not NaN, NaN if there is none."""
     values = [value for value in values if not np.isnan(value)]
     return np.mean(values) if values else np.nan
 
@@ -372,52 +387,62 @@ def rates_of_others(ones, n, base=None, *, in_time=False):
     rate = ones.sum() / total if total else 0.0
     if not 0 < rate < 1:
         return
-    # In rows: so many have PRIOR_EVENTS events, or rows without the event.
-    strength = PRIOR_EVENTS / min(rate, 1 - rate)
+    # In rows: so many have SHRINKAGE_EVENTS events, or rows without the event.
+    strength = SHRINKAGE_EVENTS / min(rate, 1 - rate)
     for k in range(1 if in_time else 0, len(n)):
         mean = rate if base is None else base[k]
         if in_time:
-            other_ones, others = ones[:k].sum(axis=0), n[:k].sum(axis=0)
+            other_ones = ones[:k].sum(axis=0)
+            other_n = n[:k].sum(axis=0)
         else:
-            other_ones, others = ones.sum(axis=0) - ones[k], n.sum(axis=0) - n[k]
-        yield k, (other_ones + strength * mean) / (others + strength)
+            other_ones = ones.sum(axis=0) - ones[k]
+            other_n = n.sum(axis=0) - n[k]
+        yield k, (other_ones + strength * mean) / (other_n + strength)
 
 
 def category_gain(values, bins, rows):
     """Return the largest gain of AUC of values over bins, and whether it is clear."""
     bin_of_value = np.zeros(values.n_values + 1, dtype=np.intp)
     bin_of_value[values.codes] = bins.codes
-    found = []
-    for y, known in rows.labels():
-        weights = y * known, known
-        ones_of_bins, n_of_bins = (bins.counts(weight, rows.fold) for weight in weights)
-        ones, n = (values.counts(weight, rows.fold) for weight in weights)
-        rates = rates_of_others(ones_of_bins, n_of_bins, in_time=rows.in_time)
-        by_bin = {k: of_bins[bin_of_value] for k, of_bins in rates}
+    gains = []  # of AUC and, in standard errors, of log loss, per task
+    for y, is_known in rows.labels():
+        bin_ones = bins.counts(y * is_known, rows.fold)
+        bin_n = bins.counts(is_known, rows.fold)
+        ones = values.counts(y * is_known, rows.fold)
+        n = values.counts(is_known, rows.fold)
+        bin_rates = {
+            k: rates[bin_of_value]
+            for k, rates in rates_of_others(bin_ones, bin_n, in_time=rows.in_time)
+        }
         # Rates of values are shrunk to those of their bins: values gain only what bins
         # lack.
-        by_value = dict(rates_of_others(ones, n, by_bin, in_time=rows.in_time))
-        found.append(compare_rates(by_bin, by_value, ones, n - ones))
-    clear = [gain for gain, z in found if z >= GAIN_Z and gain >= GAIN_AUC]
-    return max(clear or [gain for gain, _ in found]), bool(clear)
+        value_rates = dict(rates_of_others(ones, n, bin_rates, in_time=rows.in_time))
+        gains.append(compare_rates(bin_rates, value_rates, ones, n - ones))
+    clear_gains = [gain for gain, z in gains if z >= GAIN_Z and gain >= GAIN_AUC]
+    return max(clear_gains or [gain for gain, _ in gains]), bool(clear_gains)
 
 
-def compare_rates(before, after, ones, zeros):
+def compare_rates(first_rates, second_rates, ones, zeros):
     """Return the gain of AUC of second rates, and of log loss in standard errors.
 
     Rates are given by fold, for the codes of `ones` and `zeros`.
     """
-    gains, total, squares, n_rows = [], 0.0, 0.0, 0.0
-    for k, p in before.items():
-        q, n_ones, n_zeros = after[k], ones[k], zeros[k]
+    gains = []
+    total = 0.0
+    squares = 0.0
+    n_rows = 0.0
+    for k, p in first_rates.items():
+        q = second_rates[k]
+        n_ones = ones[k]
+        n_zeros = zeros[k]
         n_rows += n_ones.sum() + n_zeros.sum()
-        gains.append(
-            auc_of_weights(q, n_ones, n_zeros) - auc_of_weights(p, n_ones, n_zeros)
-        )
+        first_auc = auc_of_weights(p, n_ones, n_zeros)
+        gains.append(auc_of_weights(q, n_ones, n_zeros) - first_auc)
         # The gain of log loss of a row by its label; total and squares give its
         # standard error.
-        of_one, of_zero = np.log(q / p), np.log((1 - q) / (1 - p))
-        total += n_ones @ of_one + n_zeros @ of_zero
-        squares += n_ones @ of_one**2 + n_zeros @ of_zero**2
+        gain_of_one = np.log(q / p)
+        gain_of_zero = np.log((1 - q) / (1 - p))
+        total += n_ones @ gain_of_one + n_zeros @ gain_of_zero
+        squares += n_ones @ gain_of_one**2 + n_zeros @ gain_of_zero**2
     error = np.sqrt(squares - total**2 / max(n_rows, 1.0))
-    return mean_of_known(gains), total / error if error > 0 else 0.0
+    return mean_without_nan(gains), total / error if error > 0 else 0.0

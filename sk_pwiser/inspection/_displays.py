@@ -21,23 +21,38 @@ from sk_pwiser._utils._warnings import warn_user
 # yellow, which is hardly visible on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#7F7F7F"
-REFERENCE = {"color": GREY, "linestyle": (0, (1, 2))}  # lines to compare with
+# The style of lines to compare with.
+REFERENCE = {"color": GREY, "linestyle": (0, (1, 2))}
 
 # Lines and markers that distinguish several models in one plot.
-DASHES = ((8, 3), (5, 1), (1, 1), (3, 1, 1, 1))
-LINE_STYLES = ("-", "--", ":", "-.", *((0, dashes) for dashes in DASHES))
+LINE_STYLES = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (8, 3)),
+    (0, (5, 1)),
+    (0, (1, 1)),
+    (0, (3, 1, 1, 1)),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 # The base rate below which axes of rates are logarithmic.
-RARE = 0.1
+RARE_RATE = 0.1
 
 
 def import_pyplot(user):
+    """Return pyplot, or raise an ImportError that names the class that needs it."""
     return import_extra("matplotlib.pyplot", user)
 
 
 def axes_or_new(ax, user):
-    return import_pyplot(user).subplots(layout="constrained")[1] if ax is None else ax
+    """Return the given axes, or those of a new figure."""
+    pyplot = import_pyplot(user)
+    if ax is not None:
+        return ax
+    _, new_ax = pyplot.subplots(layout="constrained")
+    return new_ax
 
 
 def row_of_axes(ax, n_axes, user):
@@ -57,6 +72,7 @@ def row_of_axes(ax, n_axes, user):
 
 
 def task_color(index):
+    """Return the colour of a task, the same in all displays."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -66,26 +82,27 @@ def curve_styles(task_names, model_names=None, scores=None, form="{}"):
     Several curves of a task and a model are those of folds: thin, with one label.
     """
     model_names = model_names or [None] * len(task_names)
-    tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
+    tasks = list(dict.fromkeys(task_names))
+    models = list(dict.fromkeys(model_names))
     curves = list(zip(task_names, model_names, strict=True))
     styles = []
     for k, (task, model) in enumerate(curves):
-        m = models.index(model)
-        # Only the first fold has a label; matplotlib leaves out labels that start with
-        # "_".
+        model_index = models.index(model)
         folds = [j for j, curve in enumerate(curves) if curve == curves[k]]
         label = task if model is None else f"{task}, {model}"
         if scores is not None:
             label += f" ({_format_scores([scores[j] for j in folds], form)})"
-        styles.append(
-            {
-                "color": task_color(tasks.index(task)),
-                "linestyle": LINE_STYLES[m % len(LINE_STYLES)],
-                "marker": MARKERS[m % len(MARKERS)],
-                "label": label if k == folds[0] else "_fold",
-                **({"linewidth": 1, "alpha": 0.6} if len(folds) > 1 else {}),
-            }
-        )
+        # Only the first fold has a label; matplotlib leaves out labels that start with
+        # "_".
+        curve_style = {
+            "color": task_color(tasks.index(task)),
+            "linestyle": LINE_STYLES[model_index % len(LINE_STYLES)],
+            "marker": MARKERS[model_index % len(MARKERS)],
+            "label": label if k == folds[0] else "_fold",
+        }
+        if len(folds) > 1:
+            curve_style |= {"linewidth": 1, "alpha": 0.6}
+        styles.append(curve_style)
     return styles
 
 
@@ -94,15 +111,16 @@ def _format_scores(scores, form):
     if len(scores) == 1:
         return form.format(*scores)
     # A fold with one class has no score, and should not hide those of the others.
-    known = [score for score in scores if not np.isnan(score)] or [np.nan]
-    spread = form.rpartition(" = ")[2].format(np.std(known))
-    return f"{form.format(np.mean(known))} ± {spread}"
+    defined_scores = [score for score in scores if not np.isnan(score)] or [np.nan]
+    *_, number_form = form.rpartition(" = ")
+    spread = number_form.format(np.std(defined_scores))
+    return f"{form.format(np.mean(defined_scores))} ± {spread}"
 
 
 def is_log(base_rates):
     """Return whether an axis that shows rates is logarithmic."""
     # A task without events has no place on a logarithmic axis.
-    return any(0 < rate < RARE for rate in base_rates)
+    return any(0 < rate < RARE_RATE for rate in base_rates)
 
 
 def set_log_axis(axis, low, high):
@@ -112,7 +130,12 @@ def set_log_axis(axis, low, high):
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
     n_decades = np.log10(high / low)
     # More ticks per decade where there are few decades.
-    subs = (1.0, 2.0, 5.0) if n_decades < 2 else (1.0, 3.0) if n_decades < 3 else (1.0,)
+    if n_decades < 2:
+        subs = (1.0, 2.0, 5.0)
+    elif n_decades < 3:
+        subs = (1.0, 3.0)
+    else:
+        subs = (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=15))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -128,7 +151,7 @@ def style(kwargs, **defaults):
 
 
 # Curves of more values of `by` could not be told apart.
-MAX_VALUES = 8
+MAX_CURVES_PER_TASK = 8
 
 
 class TaskRows(NamedTuple):
@@ -160,24 +183,25 @@ class GivenPredictions:
     missing_labels = "ignore"
 
     def __init__(self, P):
-        self.given = self._P = P = collected(P)
+        self.table = P = collected(P)  # with the names of its columns, if it has any
         # scikit-learn's classifiers of several outputs return a list of arrays, one per
         # task.
         is_per_task = isinstance(P, list) and P and np.ndim(P[0]) == 2
         if not is_per_task:
             P = np.asarray(P)
-            self._P = P[:, np.newaxis] if P.ndim == 1 else P
+            P = P[:, np.newaxis] if P.ndim == 1 else P
+        self._proba = P
 
     def predict_proba(self, X):
-        return self._P
+        return self._proba
 
 
 class Responses(NamedTuple):
     """Predictions, weights and labels (0 where missing) of all tasks for one model."""
 
-    names: list
+    names: list[str]
     targets: np.ndarray
-    known: np.ndarray
+    is_known: np.ndarray
     p: np.ndarray
     weight: np.ndarray  # per row and task
     predictions: _responses.Predictions
@@ -185,17 +209,21 @@ class Responses(NamedTuple):
 
 def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     """Return the `Responses` of a fitted estimator or of `GivenPredictions`."""
-    X, Y = collected(X), collected(Y)
+    X = collected(X)
+    Y = collected(Y)
     predictions = _responses.Predictions(estimator, X, {})
-    targets, known, y_names = predictions.read_targets(Y, sample_weight=sample_weight)
+    targets, is_known, y_names = predictions.read_targets(
+        Y, sample_weight=sample_weight
+    )
     n_tasks = targets.shape[1]
     names = _choose_names(n_tasks, task_names, y_names, predictions.task_names())
     if isinstance(estimator, GivenPredictions):
         # Columns with other names are read by position.
-        P = estimator.given
+        P = estimator.table
         check_order("The columns of P", names_of_columns(P) or [], names)
-        others = {"P": P, "sample_weight": sample_weight}
-        _responses.check_rows(Y, len(targets), input_name="Y", **others)
+        _responses.check_rows(
+            Y, len(targets), input_name="Y", P=P, sample_weight=sample_weight
+        )
     p = np.column_stack([predictions.of_task(k, targets) for k in range(n_tasks)])
     is_wrong = ~((p >= 0) & (p <= 1))
     if is_wrong.any():
@@ -208,37 +236,48 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     if sample_weight is not None:
         weights = check_weights(sample_weight, *targets.shape, names)
         weight *= weights.reshape(len(weights), -1)
-    return Responses(names, targets, known, p, weight, predictions)
+    return Responses(
+        names=names,
+        targets=targets,
+        is_known=is_known,
+        p=p,
+        weight=weight,
+        predictions=predictions,
+    )
 
 
-def read_models(models, X, Y, cvr, sample_weight, by, task_names=None):
+def read_models(models, X, Y, *, cvr, sample_weight, by, task_names=None):
     """Return the `TaskRows` of all tasks, and the CVR, of a dict of models.
 
     `by` is a column of `X`, or an array if `X` is None; each value has its own rows.
     """
-    X, Y = collected(X), collected(Y)
-    parts = None if by is None else _parts(X, Y, by)
-    return [
-        rows
-        for name, model in models.items()
-        for rows in _read(name, model, X, Y, cvr, sample_weight, task_names, parts)
-    ]
+    X = collected(X)
+    Y = collected(Y)
+    rows_of_value = None if by is None else _rows_of_values(X, Y, by)
+    task_rows = []
+    for name, model in models.items():
+        responses = read_responses(model, X, Y, task_names, sample_weight)
+        task_rows += _task_rows(name, responses, cvr, rows_of_value)
+    return task_rows
 
 
-def _parts(X, Y, by):
+def _rows_of_values(X, Y, by):
+    """Return the rows of each value of `by`."""
     if X is not None:
-        column, name = column_of(X, "by", by), by
+        column = column_of(X, "by", by)
+        name = by
     else:
         check_consistent_length(by, Y)
         check_match(Y, _num_samples(Y), input_name="Y", by=by)
-        column, name = by, getattr(by, "name", None)
-    found = _responses.rows_of_values(column, name)
-    if not 0 < len(found) <= MAX_VALUES:
+        column = by
+        name = getattr(by, "name", None)
+    rows_of_value = _responses.rows_of_values(column, name)
+    if not 0 < len(rows_of_value) <= MAX_CURVES_PER_TASK:
         raise ValueError(
-            f"by must have at least one value and at most {MAX_VALUES}, since each has "
-            f"its own curves; got {len(found):,} values."
+            f"by must have at least one value and at most {MAX_CURVES_PER_TASK}, since "
+            f"each has its own curves; got {len(rows_of_value):,} values."
         )
-    return found
+    return rows_of_value
 
 
 def read_folds(cv_results, X, Y, cvr, sample_weight):
@@ -250,34 +289,44 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
             )
     check_consistent_length(X, Y, sample_weight)
     folds = zip(cv_results["estimator"], cv_results["indices"]["test"], strict=True)
-    found = []
+    task_rows = []
     for estimator, test in folds:
-        x, y, weight = (
-            None if each is None else _safe_indexing(each, test)
-            for each in (X, Y, sample_weight)
+        test_weight = None
+        if sample_weight is not None:
+            test_weight = _safe_indexing(sample_weight, test)
+        responses = read_responses(
+            estimator,
+            _safe_indexing(X, test),
+            _safe_indexing(Y, test),
+            sample_weight=test_weight,
         )
-        found += _read(None, estimator, x, y, cvr, weight)
-    return found
+        task_rows += _task_rows(None, responses, cvr)
+    return task_rows
 
 
 def warn_about_one_class(rows, curve):
     """Warn once about all tasks with only one class, in the user's frame."""
     # Folds of one curve count together: one line per task, not one per fold.
-    n_folds = Counter((each.task, each.model) for each in rows)
-    constant = Counter(
-        (each.task, each.model, each.y[0] if len(each.y) else None)
-        for each in rows
-        if not each.has_both_classes
+    n_folds = Counter((task_rows.task, task_rows.model) for task_rows in rows)
+    n_constant = Counter(
+        (
+            task_rows.task,
+            task_rows.model,
+            task_rows.y[0] if len(task_rows.y) else None,
+        )
+        for task_rows in rows
+        if not task_rows.has_both_classes
     )
-    found = []
-    for (task, model, label), n in constant.items():
-        what = repr(task) if model is None else f"{task!r}, {model}"
-        what += " has no rows" if label is None else f" has only class {label}"
+    undefined = []
+    for (task, model, label), n in n_constant.items():
+        text = repr(task) if model is None else f"{task!r}, {model}"
+        text += " has no rows" if label is None else f" has only class {label}"
         total = n_folds[task, model]
-        found.append(what if total == 1 else f"{what} in {n} of {total} folds")
-    if found:
+        undefined.append(text if total == 1 else f"{text} in {n} of {total} folds")
+    if undefined:
         warn_user(
-            f"{curve} is undefined and left empty for task {', task '.join(found)}.",
+            f"{curve} is undefined and left empty for task {', task '.join(undefined)}"
+            ".",
             UndefinedMetricWarning,
         )
 
@@ -293,32 +342,61 @@ def by_name(models, parameter):
     return models
 
 
-def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None, parts=None):
-    read = read_responses(estimator, X, Y, task_names, sample_weight)
-    names = read.names
-    curves = [(name, k, read.p[:, k], read.known[:, k]) for k, name in enumerate(names)]
+class _TaskCurve(NamedTuple):
+    """What a curve is drawn of, for all rows of one model."""
+
+    name: str
+    column: int  # of the labels and weights
+    p: np.ndarray
+    is_drawn: np.ndarray
+
+
+def _task_rows(model, responses, cvr, rows_of_value=None):
+    """Return the `TaskRows` of all tasks, and the CVR, for each value of `by`.
+
+    `model` is the name of the model, or None.
+    """
+    names = responses.names
+    curves = [
+        _TaskCurve(name, k, responses.p[:, k], responses.is_known[:, k])
+        for k, name in enumerate(names)
+    ]
     if cvr:
+        first = responses.predictions.first_of_cvr(len(names))
         # The CVR is drawn over clicked rows with a known last label.
-        p = read.predictions.cvr(read.targets)
-        first = read.predictions.first_of_cvr(len(names))
-        clicked = read.known[:, -1] & (read.targets[:, first] == 1)
-        curves.append((f"{names[-1]} | {names[first]}", -1, p, clicked))
-    found = []
-    all_rows = {None: np.arange(len(read.targets))}
-    for part, of_part in (parts or all_rows).items():
-        label = ", ".join(str(each) for each in (model, part) if each is not None)
-        for name, k, p, known in curves:
-            rows = of_part[known[of_part]]
-            # Column k = -1 of the CVR is the last task.
-            y, weight = read.targets[rows, k], read.weight[rows, k]
-            found.append(TaskRows(name, label or None, y, p[rows], weight))
-    return found
+        is_clicked = responses.targets[:, first] == 1
+        curves.append(
+            _TaskCurve(
+                name=f"{names[-1]} | {names[first]}",
+                column=-1,
+                p=responses.predictions.cvr(responses.targets),
+                is_drawn=responses.is_known[:, -1] & is_clicked,
+            )
+        )
+    if not rows_of_value:
+        rows_of_value = {None: np.arange(len(responses.targets))}
+    task_rows = []
+    for value, value_rows in rows_of_value.items():
+        label = ", ".join(str(text) for text in (model, value) if text is not None)
+        for curve in curves:
+            rows = value_rows[curve.is_drawn[value_rows]]
+            task_rows.append(
+                TaskRows(
+                    task=curve.name,
+                    model=label or None,
+                    y=responses.targets[rows, curve.column],
+                    p=curve.p[rows],
+                    weight=responses.weight[rows, curve.column],
+                )
+            )
+    return task_rows
 
 
-def _choose_names(n_tasks, task_names, *found):
+def _choose_names(n_tasks, task_names, *names_by_source):
+    """Return the names of the user, those of the first source with any, or numbers."""
     if task_names is None:
         numbered = [f"task {k}" for k in range(n_tasks)]
-        return next((names for names in found if names), numbered)
+        return next((names for names in names_by_source if names), numbered)
     if len(task_names) != n_tasks or len(set(task_names)) != n_tasks:
         raise ValueError(
             f"task_names must be {n_tasks} distinct names, got {list(task_names)!r}."

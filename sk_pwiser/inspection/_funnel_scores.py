@@ -13,9 +13,11 @@ from sk_pwiser._tasks._tree import task_paths
 from sk_pwiser.inspection import _displays
 
 LIMITS = np.finfo(np.float32)
-# The density is estimated from the counts in N_BINS bins, so that its cost does not
-# depend on the number of rows, and drawn at N_POINTS points.
-N_BINS, N_POINTS = 512, 256
+# The density is estimated from the counts in bins, so that its cost does not depend on
+# the number of rows.
+N_BINS = 512
+# Number of points at which a density is drawn.
+N_POINTS = 256
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -96,8 +98,8 @@ class FunnelScoreDisplay:
         TypeError
             If `task` is neither an int nor a str.
         """
-        read = _displays.read_responses(estimator, X, Y)
-        return cls._from_responses(read, task).plot(ax, **kwargs)
+        responses = _displays.read_responses(estimator, X, Y)
+        return cls._from_responses(responses, task).plot(ax, **kwargs)
 
     @classmethod
     def from_predictions(cls, Y, P, *, task=-1, task_names=None, ax=None, **kwargs):
@@ -131,29 +133,30 @@ class FunnelScoreDisplay:
         TypeError
             If `task` is neither an int nor a str.
         """
-        read = _displays.read_responses(
+        responses = _displays.read_responses(
             _displays.GivenPredictions(P), None, Y, task_names
         )
-        return cls._from_responses(read, task).plot(ax, **kwargs)
+        return cls._from_responses(responses, task).plot(ax, **kwargs)
 
     @classmethod
-    def _from_responses(cls, read, task):
-        task = check_task(task, others="")
-        k = find_task(task, len(read.names), read.names, others="")
+    def _from_responses(cls, responses, task):
+        names = responses.names
+        task = check_task(task, alternatives="")
+        k = find_task(task, len(names), names, alternatives="")
         # Probabilities of exactly 0 and 1 have finite log-odds then.
-        p = np.clip(read.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)
+        p = np.clip(responses.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)
         # In a tree, only the tasks of a path have an order, and so a depth.
-        paths = task_paths(read.predictions.task_parents(len(read.names)))
+        paths = task_paths(responses.predictions.task_parents(len(names)))
         path = next(path for path in paths if k in path)
-        labels = np.where(read.known, read.targets, np.nan)[:, path]
+        labels = np.where(responses.is_known, responses.targets, np.nan)[:, path]
         depth = np.full(len(labels), -1)
-        starts = read.known[:, path[0]]
-        depth[starts] = funnel_depth(labels[starts])
+        has_depth = responses.is_known[:, path[0]]
+        depth[has_depth] = funnel_depth(labels[has_depth])
         return cls(
             log_odds=logit(p),
             depth=depth,
-            task_name=read.names[k],
-            task_names=[read.names[each] for each in path],
+            task_name=names[k],
+            task_names=[names[column] for column in path],
         )
 
     def plot(self, ax=None, **kwargs):
@@ -173,9 +176,11 @@ class FunnelScoreDisplay:
         """
         ax = _displays.axes_or_new(ax, "FunnelScoreDisplay")
         # Displays of two models side by side may share their y axis.
-        shared = ax.get_shared_y_axes().get_siblings(ax)
-        top = ax.get_ylim()[1] if any(one.has_data() for one in shared) else 0.0
-        self.lines_, names = [], self.task_names
+        siblings = ax.get_shared_y_axes().get_siblings(ax)
+        has_curves = any(sibling.has_data() for sibling in siblings)
+        top = ax.get_ylim()[1] if has_curves else 0.0
+        self.lines_ = []
+        names = self.task_names
         between = [f"{done}, no {later}" for done, later in pairwise(names)]
         for depth, label in enumerate([f"no {names[0]}", *between, names[-1]]):
             values = self.log_odds[self.depth == depth]
@@ -183,20 +188,21 @@ class FunnelScoreDisplay:
             resolution = 4 * N_BINS * np.spacing(abs(values).max(initial=1.0))
             if len(values) == 0 or np.ptp(values) <= resolution:
                 continue
-            at, density = _estimate_density(values)
+            points, density = _estimate_density(values)
             color = _displays.GREY if depth == 0 else _displays.task_color(depth - 1)
-            label = f"{label} ({len(values):,} rows)"
-            (line,) = ax.plot(
-                at, density, **_displays.style(kwargs, color=color, label=label)
+            properties = _displays.style(
+                kwargs, color=color, label=f"{label} ({len(values):,} rows)"
             )
-            ax.fill_between(at, density, color=line.get_color(), alpha=0.15, lw=0)
+            (line,) = ax.plot(points, density, **properties)
+            ax.fill_between(points, density, color=line.get_color(), alpha=0.15, lw=0)
             self.lines_.append(line)
         ax.set(xlabel=f"Predicted log-odds of {self.task_name}", ylabel="Density")
         peak = max((line.get_ydata().max() for line in self.lines_), default=1.0)
         # Space for the legend above the densities.
         ax.set_ylim(0, max(top, peak * (1.15 + 0.1 * len(self.lines_))))
         ax.legend(loc="upper right")
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
+        self.figure_ = ax.figure
         return self
 
 
@@ -204,12 +210,13 @@ def _estimate_density(values):
     """Return points and a Gaussian kernel density estimate at them."""
     # Bins in place of rows: the cost of a density grows with the number of its kernels.
     counts, edges = np.histogram(values, N_BINS)
-    centres, used = (edges[:-1] + edges[1:]) / 2, counts > 0
+    centres = (edges[:-1] + edges[1:]) / 2
+    has_rows = counts > 0
     # Scott's rule for the number of rows; SciPy would apply it to the number of bins.
     bandwidth = len(values) ** -0.2
     kernel = gaussian_kde(
-        centres[used], bw_method=bandwidth, weights=counts[used].astype(float)
+        centres[has_rows], bw_method=bandwidth, weights=counts[has_rows].astype(float)
     )
     reach = 3 * np.sqrt(kernel.covariance[0, 0])  # the density is nearly 0 beyond it
-    at = np.linspace(edges[0] - reach, edges[-1] + reach, N_POINTS)
-    return at, kernel(at)
+    points = np.linspace(edges[0] - reach, edges[-1] + reach, N_POINTS)
+    return points, kernel(points)

@@ -107,11 +107,11 @@ def task_importances(
             "and pipeline[:-1].transform(X)."
         )
     X = collected(X)
-    read = _displays.read_responses(estimator, X, Y, sample_weight=sample_weight)
-    scorers = [_task_auc(read, k) for k in range(len(read.names))]
+    responses = _displays.read_responses(estimator, X, Y, sample_weight=sample_weight)
+    scorers = [_task_auc(responses, k) for k in range(len(responses.names))]
     undefined = [
         f"task {name!r}"
-        for scorer, name in zip(scorers, read.names, strict=True)
+        for scorer, name in zip(scorers, responses.names, strict=True)
         if scorer is None
     ]
     if undefined:
@@ -122,20 +122,21 @@ def task_importances(
     names, logits = estimator._permuted_logits(X)
     # Equal for all columns, so that differences between columns are not differences of
     # luck.
-    orders = list(_permutations(len(read.p), n_repeats, random_state))
+    orders = list(_permutations(len(responses.p), n_repeats, random_state))
 
-    def scores(*permutation):
-        p = estimator._positive(logits(*permutation))
+    def scores(name=None, order=None):
+        p = estimator._positive(logits(name, order))
         return [
-            np.nan if score is None else score(q)
-            for score, q in zip(scorers, p.T, strict=True)
+            np.nan if score is None else score(task_p)
+            for score, task_p in zip(scorers, p.T, strict=True)
         ]
 
     baseline = np.array(scores())
     permuted = [[scores(name, order) for order in orders] for name in names]
     # From (column, repeat, task) to (column, task, repeat).
     importances = baseline[:, np.newaxis] - np.array(permuted).transpose(0, 2, 1)
-    mean, half_width = importances.mean(axis=2), _half_widths(importances)
+    mean = importances.mean(axis=2)
+    half_width = _half_widths(importances)
     return Bunch(
         importances=importances,
         importances_mean=mean,
@@ -143,7 +144,7 @@ def task_importances(
         intervals=np.stack([mean - half_width, mean + half_width], axis=-1),
         baseline=baseline,
         column_names=names,
-        task_names=read.names,
+        task_names=responses.names,
     )
 
 
@@ -242,7 +243,7 @@ class TaskImportanceDisplay:
             As in :func:`task_importances`.
         """
         _displays.import_pyplot(cls.__name__)
-        found = task_importances(
+        result = task_importances(
             estimator,
             X,
             Y,
@@ -251,9 +252,9 @@ class TaskImportanceDisplay:
             random_state=random_state,
         )
         display = cls(
-            importances=found.importances,
-            column_names=found.column_names,
-            task_names=found.task_names,
+            importances=result.importances,
+            column_names=result.column_names,
+            task_names=result.task_names,
         )
         return display.plot(ax, **kwargs)
 
@@ -276,19 +277,26 @@ class TaskImportanceDisplay:
         """
         n_columns = check_integer("n_columns", n_columns, at_least=1)
         ax = _displays.axes_or_new(ax, "TaskImportanceDisplay")
-        mean, error = self.importances.mean(axis=2), _half_widths(self.importances)
+        mean = self.importances.mean(axis=2)
+        error = _half_widths(self.importances)
         # A task without a score does not decide which columns are drawn.
         largest = np.nan_to_num(mean, nan=-np.inf).max(axis=1)
         shown = np.argsort(-largest, kind="stable")[:n_columns]
-        places, height = np.arange(len(shown)), 0.8 / len(self.task_names)
+        places = np.arange(len(shown))
+        n_tasks = len(self.task_names)
+        height = 0.8 / n_tasks
         self.bars_ = []
         for k, task in enumerate(self.task_names):
-            own = {"color": _displays.task_color(k), "label": task, "height": height}
+            properties = {
+                "color": _displays.task_color(k),
+                "label": task,
+                "height": height,
+                **kwargs,
+            }
+            # The bars of a column stand side by side, with the tick in their middle.
+            offset = (k - (n_tasks - 1) / 2) * height
             bars = ax.barh(
-                places + (k - (len(self.task_names) - 1) / 2) * height,
-                mean[shown, k],
-                xerr=error[shown, k],
-                **{**own, **kwargs},
+                places + offset, mean[shown, k], xerr=error[shown, k], **properties
             )
             self.bars_.append(bars)
         self.shown_ = [self.column_names[column] for column in shown]
@@ -296,19 +304,22 @@ class TaskImportanceDisplay:
         ax.invert_yaxis()
         ax.set(xlabel="Decrease of the ROC AUC by permutation")
         ax.legend(loc="lower right")
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
+        self.figure_ = ax.figure
         return self
 
 
-def _task_auc(read, k):
+def _task_auc(responses, k):
     """Return a function of the probabilities of all rows, None if it is undefined."""
-    rows = read.known[:, k] & (read.weight[:, k] > 0)
+    rows = responses.is_known[:, k] & (responses.weight[:, k] > 0)
     # A slice spares a copy of all probabilities per permutation.
     rows = slice(None) if rows.all() else rows
-    y, weight = read.targets[rows, k], read.weight[rows, k]
+    y = responses.targets[rows, k]
+    weight = responses.weight[rows, k]
     if len(y) == 0 or y.min() == y.max():
         return None
-    ones, zeros = weight * y, weight * (1 - y)
+    ones = weight * y
+    zeros = weight * (1 - y)
 
     def auc(p):
         return auc_of_weights(p[rows], ones, zeros)
@@ -320,7 +331,8 @@ def _permutations(n_rows, n_repeats, random_state):
     """Yield the permutations of scikit-learn's `permutation_importance`."""
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max + 1)
     rng = np.random.RandomState(seed)
-    shuffled, order = np.arange(n_rows), np.arange(n_rows)
+    shuffled = np.arange(n_rows)
+    order = np.arange(n_rows)
     for _ in range(n_repeats):
         rng.shuffle(shuffled)
         # scikit-learn permutes the column of the previous repeat, not the original one.

@@ -17,8 +17,14 @@ from sk_pwiser._utils._checks import check_choice, check_integer
 from sk_pwiser._utils._text_tables import aligned
 from sk_pwiser.inspection import _column_facts
 
-# Lines of the printed table of columns, and widths of its names and of the notes.
-MAX_LINES, MAX_NAME, WIDTH = 60, 22, 96
+# Largest number of lines of a printed table.
+MAX_LINES = 60
+# Width of the names of columns in it.
+NAME_WIDTH = 22
+# Width of the names of tasks, which head columns of numbers.
+TASK_WIDTH = 10
+# Width of the lines of notes, which is about that of the table.
+NOTE_WIDTH = 96
 STYLE = (
     "<style>"
     ".sk-pwiser-impressions :is(td,th){padding:.1em .6em;text-align:right}"
@@ -119,7 +125,8 @@ def describe_impressions(
     # Not at the top: it loads torch.
     from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 
-    X, Y = as_table(X), collected(Y)
+    X = as_table(X)
+    Y = collected(Y)
     if estimator is None:
         estimator = MultiTaskCTRCVRClassifier()
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
@@ -138,15 +145,19 @@ def describe_impressions(
         missing_labels="ignore",
         task_parents=estimator.task_parents,
     )
-    depth, names = depth_in_tree(Y, targets.parents), targets.task_names
-    check_match(X, len(depth), Y=Y, time=time)
-    period, starts, moments = np.zeros(len(depth), dtype=np.intp), ["all"], None
+    depth = depth_in_tree(Y, targets.parents)
+    names = targets.task_names
+    n_samples = len(depth)
+    check_match(X, n_samples, Y=Y, time=time)
+    period = np.zeros(n_samples, dtype=np.intp)
+    period_starts = ["all"]
+    time_values = None
     if time is not None:
         times = times_of(X, time)
         check_consistent_length(X, times.values)
-        period, starts = split_periods(times, n_periods)
-        moments = times.values
-    rows, n_samples = slice(None), len(depth)
+        period, period_starts = split_periods(times, n_periods)
+        time_values = times.values
+    rows = slice(None)
     if n_samples > max_rows:
         rows = np.sort(rng.choice(n_samples, max_rows, replace=False))
         X = _safe_indexing(X, rows)
@@ -156,7 +167,7 @@ def describe_impressions(
         depth[rows],
         period[rows],
         rng,
-        times=None if moments is None else moments[rows],
+        times=None if time_values is None else time_values[rows],
     )
     columns, repeats = _column_facts.describe_columns(table, inputs, sample, time)
     notes = targets.problems() + repeat_notes(repeats)
@@ -166,7 +177,7 @@ def describe_impressions(
     return ImpressionsDescription(
         task_names=list(names),
         depths=result_frame(describe_depths(depth, names)),
-        periods=result_frame(describe_periods(targets, period, starts)),
+        periods=result_frame(describe_periods(targets, period, period_starts)),
         facts=columns,
         notes=notes + column_notes(columns, names),
         n_described=len(sample.fold),
@@ -207,6 +218,7 @@ def unix_scale(ends):
 
 
 def describe_depths(depth, task_names):
+    """Return the numbers of rows by depth, as columns of a table."""
     counts = np.bincount(depth + 1, minlength=len(task_names) + 2)
     first = 0 if counts[0] else 1  # unknown depths are rare
     return {
@@ -218,13 +230,14 @@ def describe_depths(depth, task_names):
 
 
 def describe_periods(targets, period, starts):
+    """Return the rates of the tasks by period, as columns of a table."""
     rates = {}
-    known = _column_facts.known_labels(targets)
+    is_known = _column_facts.known_labels(targets)
     for k, name in enumerate(targets.task_names):
-        n = np.bincount(period, known[:, k])
-        ones = np.bincount(period, targets.values[:, k])
+        n_known = np.bincount(period, is_known[:, k])
+        n_ones = np.bincount(period, targets.values[:, k])
         # NaN without a known label: 0 would look like a rate.
-        rates[f"rate_{name}"] = ones / np.where(n > 0, n, np.nan)
+        rates[f"rate_{name}"] = n_ones / np.where(n_known > 0, n_known, np.nan)
     start = np.array(starts, dtype=object)
     return {"start": start, "rows": np.bincount(period), **rates}
 
@@ -241,16 +254,17 @@ def repeat_notes(repeats):
         return []
     start = (
         f"{repeats.share:.1%} of the rows repeat all inputs of another row. Of a "
-        f"random fifth of the rows, {repeats.of_random:.1%} have a copy in the others"
+        f"random fifth of the rows, {repeats.random_share:.1%} have a copy in the "
+        "others"
     )
-    if np.isnan(repeats.of_last):
+    if np.isnan(repeats.last_share):
         return [
             f"{start}. If copies belong to one event, such as a booking of several "
             "rows or an over-sampled row, random folds and random validation rows "
             "promise too much: name the time, or pass groups."
         ]
-    later = f"of the last period {repeats.of_last:.1%} have one in the rows before"
-    if repeats.of_last >= COMES_BACK * repeats.of_random:
+    later = f"of the last period {repeats.last_share:.1%} have one in the rows before"
+    if repeats.last_share >= COMES_BACK * repeats.random_share:
         return [f"{start}, and {later}: equal inputs come back, as on later rows."]
     return [
         f"{start}, but {later}: random folds and random validation rows promise too "
@@ -283,16 +297,21 @@ MEANINGS = {
 
 
 def column_notes(columns, task_names):
+    """Return a sentence per flag that columns have."""
     notes = []
     for flag, meaning in MEANINGS.items():
-        own = [facts for facts in columns if flag in facts.flags]
-        if own:
-            texts = [_flag_text(flag, facts, task_names) for facts in own]
+        texts = [
+            _flag_text(flag, facts, task_names)
+            for facts in columns
+            if flag in facts.flags
+        ]
+        if texts:
             notes.append(f"{meaning}: {', '.join(texts)}.")
     return notes
 
 
 def _flag_text(flag, facts, task_names):
+    """Return the name of a flagged column, with the figure that led to the flag."""
     detail = ""
     if flag == "leak":
         best = int(np.nanargmax(facts.auc))
@@ -386,23 +405,29 @@ class ImpressionsDescription:
               number of embeddings, and its inputs of the first layer;
             - ``flags``: words for the problems of the notes, separated by commas.
         """
-        facts, inputs = self.facts, [f.input for f in self.facts]
-        aucs = {f"auc_{name}": k for k, name in enumerate(self.task_names)}
-        found = {
-            "column": [f.column for f in facts],
-            "kind": [i.kind for i in inputs],
-            "values": [f.values for f in facts],
-            "missing": [f.missing for f in facts],
-            "unseen": [f.unseen for f in facts],
-            "drift": [f.drift for f in facts],
-            **{name: [f.auc[k] for f in facts] for name, k in aucs.items()},
-            "gain": [f.gain for f in facts],
-            "encoding": [i.encoding for i in inputs],
-            "vectors": [i.vectors for i in inputs],
-            "width": [i.width for i in inputs],
-            "flags": [", ".join(f.flags) for f in facts],
-        }
-        return result_frame({name: np.array(values) for name, values in found.items()})
+        rows = [
+            {
+                "column": facts.column,
+                "kind": facts.input.kind,
+                "values": facts.values,
+                "missing": facts.missing,
+                "unseen": facts.unseen,
+                "drift": facts.drift,
+                **{
+                    f"auc_{task}": auc
+                    for task, auc in zip(self.task_names, facts.auc, strict=True)
+                },
+                "gain": facts.gain,
+                "encoding": facts.input.encoding,
+                "vectors": facts.input.vectors,
+                "width": facts.input.width,
+                "flags": ", ".join(facts.flags),
+            }
+            for facts in self.facts
+        ]
+        return result_frame(
+            {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        )
 
     def flagged(self, flag):
         """Return the names of the columns with a flag.
@@ -434,21 +459,20 @@ class ImpressionsDescription:
             if len(cells) > MAX_LINES:
                 lines.append(f"and {len(cells) - MAX_LINES:,} more")
         for text in [self._legend(), *(f"* {note}" for note in self.notes)]:
-            lines += ["", *textwrap.wrap(text, WIDTH)]
+            lines += ["", *textwrap.wrap(text, NOTE_WIDTH)]
         return "\n".join(lines)
 
     def _repr_html_(self):
-        parts = [f"<p>{escape(self._title())}</p>"]
+        blocks = [f"<p>{escape(self._title())}</p>"]
         for headers, cells, sides in self._tables():
-            rows = [("th", row) for row in headers]
-            rows += [("td", row) for row in cells[:MAX_LINES]]
-            body = "".join(f"<tr>{_html_cells(*row, sides)}</tr>" for row in rows)
-            parts.append(f"<table>{body}</table>")
+            rows = [_html_row("th", row, sides) for row in headers]
+            rows += [_html_row("td", row, sides) for row in cells[:MAX_LINES]]
+            blocks.append(f"<table>{''.join(rows)}</table>")
             if len(cells) > MAX_LINES:
-                parts.append(f"<p>and {len(cells) - MAX_LINES:,} more</p>")
+                blocks.append(f"<p>and {len(cells) - MAX_LINES:,} more</p>")
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        parts.append(f"<p>{escape(self._legend())}</p><ul>{notes}</ul>")
-        return f'{STYLE}<div class="sk-pwiser-impressions">{"".join(parts)}</div>'
+        blocks.append(f"<p>{escape(self._legend())}</p><ul>{notes}</ul>")
+        return f'{STYLE}<div class="sk-pwiser-impressions">{"".join(blocks)}</div>'
 
     def _title(self):
         n_samples = self.depths["rows"].sum()
@@ -468,48 +492,70 @@ class ImpressionsDescription:
         )
 
     def _tables(self):
+        """Yield the headers of each table, its cells, and the sides of its columns."""
+        task_names = [_short(name, TASK_WIDTH) for name in self.task_names]
+        yield [("depth", "rows", "share")], self._depth_cells(), "<>>"
+        headers = [("period from", "rows", *task_names)]
+        yield headers, self._period_cells(), "<>" + ">" * len(task_names)
+        # The first and the last task stand for many, so that lines fit on a screen.
+        n_tasks = len(task_names)
+        shown_tasks = range(n_tasks) if n_tasks <= 3 else [0, n_tasks - 1]
+        names = ["column", "kind", "values", "missing", "unseen"]
+        if self.has_times:
+            names.append("drift")
+        headers = [
+            [""] * len(names) + ["AUC"] * len(shown_tasks) + ["input", ""],
+            [*names, *(task_names[k] for k in shown_tasks), "width", "encoding"],
+        ]
+        cells = [self._column_cells(facts, shown_tasks) for facts in self.facts]
+        n_numbers = len(names) + len(shown_tasks) - 1
+        yield headers, cells, "<<" + ">" * n_numbers + "<"
+
+    def _depth_cells(self):
         rows = zip(*(self.depths[name] for name in self.depths), strict=True)
-        cells = [(f"{d}: {name}", f"{n:,}", _share(s, 2)) for d, name, n, s in rows]
-        yield [("depth", "rows", "share")], cells, "<>>"
+        return [
+            (f"{depth}: {reached}", f"{n:,}", _share(share, 2))
+            for depth, reached, n, share in rows
+        ]
+
+    def _period_cells(self):
         rows = zip(*(self.periods[name] for name in self.periods), strict=True)
-        cells = [
+        return [
             (start, f"{n:,}", *(_share(rate, 2) for rate in rates))
             for start, n, *rates in rows
         ]
-        names = [_short(name, 10) for name in self.task_names]
-        yield [("period from", "rows", *names)], cells, "<>" + ">" * len(names)
-        # The first and the last task stand for many, so that lines fit on a screen.
-        shown = range(len(names)) if len(names) <= 3 else [0, len(names) - 1]
-        first = ["column", "kind", "values", "missing", "unseen"]
-        first += ["drift"] * self.has_times
-        headers = [
-            [""] * len(first) + ["AUC"] * len(shown) + ["input", ""],
-            [*first, *(names[k] for k in shown), "width", "encoding"],
+
+    def _column_cells(self, facts, shown_tasks):
+        scores = [facts.auc[k] for k in shown_tasks]
+        if self.has_times:
+            scores.insert(0, facts.drift)
+        kind, *_ = facts.input.kind.partition(" of ")
+        return [
+            _short(str(facts.column), NAME_WIDTH),
+            kind,
+            "" if np.isnan(facts.values) else f"{facts.values:,.0f}",
+            _share(facts.missing),
+            _share(facts.unseen),
+            *("" if np.isnan(score) else f"{score:.3f}" for score in scores),
+            str(facts.input.width),
+            facts.input.encoding,
         ]
-        cells = [self._cells(facts, shown) for facts in self.facts]
-        yield headers, cells, "<<" + ">" * (len(first) + len(shown) - 1) + "<"
-
-    def _cells(self, facts, shown):
-        kind, encoding = facts.input.kind.partition(" of ")[0], facts.input.encoding
-        values = "" if np.isnan(facts.values) else f"{facts.values:,.0f}"
-        shares = [_share(facts.missing), _share(facts.unseen)]
-        scores = [facts.drift] * self.has_times + [facts.auc[k] for k in shown]
-        scores = ["" if np.isnan(score) else f"{score:.3f}" for score in scores]
-        width = str(facts.input.width)
-        name = _short(str(facts.column), MAX_NAME)
-        return [name, kind, values, *shares, *scores, width, encoding]
 
 
-def _html_cells(tag, row, sides):
-    return "".join(
-        f"<{tag}{' class=left' * (side == '<')}>{escape(cell)}</{tag}>"
-        for cell, side in zip(row, sides, strict=True)
-    )
+def _html_row(tag, row, sides):
+    """Return a row of a table of HTML; sides are "<" or ">" per cell."""
+    cells = []
+    for cell, side in zip(row, sides, strict=True):
+        style = " class=left" if side == "<" else ""
+        cells.append(f"<{tag}{style}>{escape(cell)}</{tag}>")
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _short(name, longest):
+    """Return a name, whose end is left out if it is longer than a width."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _share(value, digits=1):
+    """Return a share in percent, and no text for NaN."""
     return "" if np.isnan(value) else f"{value:.{digits}%}"

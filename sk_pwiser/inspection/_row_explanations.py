@@ -204,7 +204,10 @@ class _Outputs:
                 indices.append(-1)
                 continue
             index = find_task(
-                check_task(task, ""), len(task_names), task_names, others=", or 'cvr'"
+                check_task(task, ""),
+                len(task_names),
+                task_names,
+                alternatives=", or 'cvr'",
             )
             names.append(task_names[index])
             indices.append(index)
@@ -310,7 +313,7 @@ class RowExplanations:
         if task is None:
             return len(self.task_names) - 1
         return find_task(
-            check_task(task, ""), len(self.task_names), self.task_names, others=""
+            check_task(task, ""), len(self.task_names), self.task_names, alternatives=""
         )
 
     def to_frame(self) -> Any:

@@ -77,9 +77,10 @@ class TaskCurvesDisplay:
             If a task has only one class. Its curve is empty.
         """
         models = _displays.by_name(estimator, "estimator")
-        return cls._draw(
-            _displays.read_models(models, X, Y, cvr, sample_weight, by), ax, kwargs
+        rows = _displays.read_models(
+            models, X, Y, cvr=cvr, sample_weight=sample_weight, by=by
         )
+        return cls._draw(rows, ax, kwargs)
 
     @classmethod
     def from_predictions(
@@ -140,7 +141,13 @@ class TaskCurvesDisplay:
             for name, p in _displays.by_name(P, "P").items()
         }
         rows = _displays.read_models(
-            models, None, Y, cvr, sample_weight, by, task_names
+            models,
+            None,
+            Y,
+            cvr=cvr,
+            sample_weight=sample_weight,
+            by=by,
+            task_names=task_names,
         )
         return cls._draw(rows, ax, kwargs)
 
@@ -196,21 +203,23 @@ class TaskCurvesDisplay:
     @classmethod
     def _draw(cls, rows, ax, kwargs):
         _displays.warn_about_one_class(rows, cls._curve_name)
-        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
-        curves = [cls._compute(each, **options) for each in rows]
+        options = {
+            name: kwargs.pop(name) for name in cls._curve_options if name in kwargs
+        }
+        curves = [cls._compute(task_rows, **options) for task_rows in rows]
         display = cls(
             **{name: [curve[name] for curve in curves] for name in curves[0]},
-            task_names=[each.task for each in rows],
-            model_names=[each.model for each in rows],
+            task_names=[task_rows.task for task_rows in rows],
+            model_names=[task_rows.model for task_rows in rows],
         )
         return display.plot(ax, **kwargs)
 
-    def _draw_curves(self, ax, xs, ys, scores, form, kwargs, **fixed):
+    def _draw_curves(self, ax, *, xs, ys, scores, form, kwargs, **fixed):
         """Draw lines without markers, with scores in the legend; return the styles."""
         styles = _displays.curve_styles(self.task_names, self.model_names, scores, form)
         self.lines_ = []
-        for x, y, own in zip(xs, ys, styles, strict=True):
-            properties = {**own, "marker": "", **fixed}
+        for x, y, curve_style in zip(xs, ys, styles, strict=True):
+            properties = {**curve_style, "marker": "", **fixed}
             self.lines_ += ax.plot(x, y, **_displays.style(kwargs, **properties))
         return styles
 
@@ -294,7 +303,14 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
             The display.
         """
         ax = _displays.axes_or_new(ax, "TaskRocCurveDisplay")
-        self._draw_curves(ax, self.fpr, self.tpr, self.roc_auc, "AUC = {:.3f}", kwargs)
+        self._draw_curves(
+            ax,
+            xs=self.fpr,
+            ys=self.tpr,
+            scores=self.roc_auc,
+            form="AUC = {:.3f}",
+            kwargs=kwargs,
+        )
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -308,7 +324,8 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
             aspect="equal",
         )
         ax.legend(loc="lower right")
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
+        self.figure_ = ax.figure
         return self
 
 
@@ -368,19 +385,23 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     @staticmethod
     def _compute(rows):
-        precision, recall, average = np.empty(0), np.empty(0), np.nan
-        if rows.has_both_classes:
-            pair, weight = (rows.y, rows.p), rows.weight
-            precision, recall, _ = metrics.precision_recall_curve(
-                *pair, sample_weight=weight, drop_intermediate=True
-            )
-            average = float(
-                metrics.average_precision_score(*pair, sample_weight=weight)
-            )
+        if not rows.has_both_classes:
+            return {
+                "precision": np.empty(0),
+                "recall": np.empty(0),
+                "average_precision": np.nan,
+                "base_rates": rows.base_rate,
+            }
+        precision, recall, _ = metrics.precision_recall_curve(
+            rows.y, rows.p, sample_weight=rows.weight, drop_intermediate=True
+        )
+        average_precision = metrics.average_precision_score(
+            rows.y, rows.p, sample_weight=rows.weight
+        )
         return {
             "precision": precision,
             "recall": recall,
-            "average_precision": average,
+            "average_precision": float(average_precision),
             "base_rates": rows.base_rate,
         }
 
@@ -402,8 +423,15 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             The display.
         """
         ax = _displays.axes_or_new(ax, "TaskPrecisionRecallDisplay")
-        curves = self.recall, self.precision, self.average_precision, "AP = {:.3g}"
-        styles = self._draw_curves(ax, *curves, kwargs, drawstyle="steps-post")
+        styles = self._draw_curves(
+            ax,
+            xs=self.recall,
+            ys=self.precision,
+            scores=self.average_precision,
+            form="AP = {:.3g}",
+            kwargs=kwargs,
+            drawstyle="steps-post",
+        )
         self.chance_levels_ = []
         if plot_chance_level:
             self.chance_levels_ = self._plot_base_rates(ax, styles)
@@ -416,20 +444,22 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         else:
             ax.set_ylim(-0.01, 1.01)
         ax.legend(loc="best")
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
+        self.figure_ = ax.figure
         return self
 
     def _plot_base_rates(self, ax, styles):
         """Draw the rate of each task over folds, once for models of the same rows."""
-        rates = {}
-        for task, own, rate in zip(
+        rates_of_curve = {}
+        for task, curve_style, rate in zip(
             self.task_names, styles, self.base_rates, strict=True
         ):
-            curve = task, own["color"], own["linestyle"]
-            rates.setdefault(curve, []).append(rate)
+            curve = (task, curve_style["color"], curve_style["linestyle"])
+            rates_of_curve.setdefault(curve, []).append(rate)
+        # Equal ones are drawn once.
         levels = dict.fromkeys(
-            (task, color, np.mean(of_folds))
-            for (task, color, _), of_folds in rates.items()
+            (task, color, np.mean(fold_rates))
+            for (task, color, _), fold_rates in rates_of_curve.items()
         )
         dotted = {**_displays.REFERENCE, "linewidth": 1}
         ax.plot([], [], label="base rates", **dotted)
@@ -498,12 +528,13 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 
     @staticmethod
     def _compute(rows, n_bins=10):
-        # One row in place of one class: the curve then has the right fields, which are
-        # emptied.
-        given = rows.y, rows.p, rows.weight
-        y, p, weight = given if rows.has_both_classes else ([0], [0], [1])
-        curve = reliability_curve(y, p, n_bins=n_bins, sample_weight=weight)
-        if not rows.has_both_classes:
+        if rows.has_both_classes:
+            curve = reliability_curve(
+                rows.y, rows.p, n_bins=n_bins, sample_weight=rows.weight
+            )
+        else:
+            # That of one row has the right fields, which are emptied.
+            curve = reliability_curve([0], [0], n_bins=n_bins, sample_weight=[1])
             curve.update({key: values[:0] for key, values in curve.items()})
         return {"curves": curve, "base_rates": rows.base_rate}
 
@@ -532,22 +563,30 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         ax = _displays.axes_or_new(ax, "TaskCalibrationDisplay")
         low, high = self._limits(logarithmic)
         if ax.has_data():  # keep the points of an earlier display visible
-            low, high = min(low, ax.get_xlim()[0]), max(high, ax.get_xlim()[1])
+            present_low, present_high = ax.get_xlim()
+            low = min(low, present_low)
+            high = max(high, present_high)
         if ref_line:
-            ends = [low, high]
-            ax.plot(ends, ends, label="calibrated", **_displays.REFERENCE)
-        self.lines_, self.intervals_ = [], []
+            diagonal = [low, high]
+            ax.plot(diagonal, diagonal, label="calibrated", **_displays.REFERENCE)
+        self.lines_ = []
+        self.intervals_ = []
         styles = _displays.curve_styles(self.task_names, self.model_names)
-        for curve, own_style in zip(self.curves, styles, strict=True):
-            properties = _displays.style(kwargs, **own_style, markersize=4)
+        for curve, curve_style in zip(self.curves, styles, strict=True):
+            properties = _displays.style(kwargs, **curve_style, markersize=4)
             self.lines_ += ax.plot(curve.predicted, curve.observed, **properties)
             if intervals:
                 # Clipped: 0 has no place on a logarithmic axis.
-                ends = np.clip(_intervals(curve), low, high)
-                color = properties["color"]
-                self.intervals_.append(
-                    ax.vlines(curve.predicted, *ends, color=color, alpha=0.4, lw=1)
+                bottoms, tops = np.clip(_intervals(curve), low, high)
+                lines = ax.vlines(
+                    curve.predicted,
+                    bottoms,
+                    tops,
+                    color=properties["color"],
+                    alpha=0.4,
+                    lw=1,
                 )
+                self.intervals_.append(lines)
         if logarithmic:
             for axis in (ax.xaxis, ax.yaxis):
                 _displays.set_log_axis(axis, low, high)
@@ -559,7 +598,8 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
             aspect="equal",
         )
         ax.legend(loc="best")
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
+        self.figure_ = ax.figure
         return self
 
     def _limits(self, logarithmic):
@@ -576,11 +616,13 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 
 def _intervals(curve):
     """Return the ends of the confidence intervals, of shape (2, n_bins)."""
-    tail, n = (1 - COVERAGE) / 2, curve.n_effective
+    tail = (1 - COVERAGE) / 2
     # Clopper and Pearson's interval, by quantiles of beta distributions, for the
     # effective numbers of events and rows.
+    n = curve.n_effective
     k = curve.observed * n
     # With no positives or no negatives, the interval ends at 0 or 1, where the beta
     # distribution has no quantile.
     low = np.nan_to_num(beta.ppf(tail, k, n - k + 1), nan=0.0)
-    return np.stack([low, np.nan_to_num(beta.ppf(1 - tail, k + 1, n - k), nan=1.0)])
+    high = np.nan_to_num(beta.ppf(1 - tail, k + 1, n - k), nan=1.0)
+    return np.stack([low, high])

@@ -1,5 +1,6 @@
 """Losses and AUC by epoch of training, and scores of a search by a parameter."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -10,11 +11,15 @@ from sklearn.utils.validation import check_is_fitted
 from sk_pwiser._responses import Predictions, find_paths, nested_estimators
 from sk_pwiser.inspection import _displays
 
-LOSSES = {"training": "train_loss", "validation": "valid_loss"}
-LINES = ("--", "-", ":")
+# Columns of the history, by the names of their curves.
+LOSS_COLUMNS = {"training": "train_loss", "validation": "valid_loss"}
+# Styles of the curves of losses.
+LINE_STYLES = ("--", "-", ":")
 # The axis of a parameter is logarithmic if the largest value above 0 is this many times
 # the smallest.
-WIDE = 10
+WIDE_RANGE = 10
+# Of more values of a parameter, not all have a tick.
+MAX_TICKS = 8
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -100,7 +105,7 @@ class TrainingHistoryDisplay:
         log_loss = f"valid_log_loss_{'mean' if len(names) > 1 else names[0]}"
         display = cls(
             epochs=np.array([row["epoch"] for row in history]),
-            losses=_columns(history, {**LOSSES, "validation log loss": log_loss}),
+            losses=_columns(history, {**LOSS_COLUMNS, "validation log loss": log_loss}),
             aucs=_columns(history, tasks),
             mean_auc=_columns(history, {"mean": "valid_auc_mean"}).get("mean"),
             best_epoch=trained.best_epoch_,
@@ -131,7 +136,9 @@ class TrainingHistoryDisplay:
         # Name, values and style of the curves.
         losses = [
             (name, values, {**black, "linestyle": line})
-            for line, (name, values) in zip(LINES, self.losses.items(), strict=False)
+            for line, (name, values) in zip(
+                LINE_STYLES, self.losses.items(), strict=False
+            )
         ]
         aucs = [
             (name, values, {"color": _displays.task_color(k)})
@@ -139,26 +146,30 @@ class TrainingHistoryDisplay:
         ]
         if self.mean_auc is not None:
             aucs.append(("mean", self.mean_auc, {**black, "linestyle": "--"}))
-        plots = {"Loss": losses} | ({"Validation AUC": aucs} if aucs else {})
+        plots = {"Loss": losses}
+        if aucs:
+            plots["Validation AUC"] = aucs
         self.axes_ = _displays.row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
         from matplotlib.ticker import MaxNLocator
 
         self.lines_ = []
-        for one, (label, curves) in zip(self.axes_, plots.items(), strict=True):
+        for axes, (label, curves) in zip(self.axes_, plots.items(), strict=True):
             lines = []
-            for name, values, own_style in curves:
+            for name, values, curve_style in curves:
                 properties = _displays.style(
-                    kwargs, **own_style, marker=".", label=name
+                    kwargs, **curve_style, marker=".", label=name
                 )
-                lines += one.plot(self.epochs, values, **properties)
+                lines += axes.plot(self.epochs, values, **properties)
             if self.best_epoch is not None:
-                line = {**_displays.REFERENCE, "label": "weights kept"}
-                one.axvline(self.best_epoch, **line)
-            one.set(xlabel="Epoch", ylabel=label)
-            one.xaxis.set_major_locator(MaxNLocator(integer=True))
+                axes.axvline(
+                    self.best_epoch, **_displays.REFERENCE, label="weights kept"
+                )
+            axes.set(xlabel="Epoch", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             # Above the axes, which curves may fill from edge to edge.
-            above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-            one.legend(**above, ncols=2, frameon=False)
+            axes.legend(
+                loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False
+            )
             self.lines_.append(lines)
         self.figure_ = self.axes_[0].figure
         return self
@@ -167,9 +178,9 @@ class TrainingHistoryDisplay:
 def _trained_estimator(estimator):
     """Return the estimator with a history, also from inside a pipeline or a search."""
     check_is_fitted(estimator)
-    for each in nested_estimators(estimator):
-        if hasattr(each, "history_"):
-            return each
+    for layer in nested_estimators(estimator):
+        if hasattr(layer, "history_"):
+            return layer
     raise ValueError(f"estimator must have the attribute history_, got {estimator!r}.")
 
 
@@ -288,15 +299,20 @@ class WeightSearchDisplay:
         """
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
-        keys = [key for key in results if key.startswith("param_")]
-        known = [key.removeprefix("param_") for key in keys]
-        found = [param] if param in known else find_paths(known, param)
-        if len(found) != 1:
-            raise ValueError(f"param must be one of {known}, got {param!r}.")
-        (param_name,) = found
+        param_names = [
+            key.removeprefix("param_") for key in results if key.startswith("param_")
+        ]
+        if param in param_names:
+            param_name = param
+        else:
+            paths = find_paths(param_names, param)
+            if len(paths) != 1:
+                raise ValueError(f"param must be one of {param_names}, got {param!r}.")
+            (param_name,) = paths
         best = getattr(search, "best_index_", None)
         rows, values = _slice(results, param_name, best)
-        scores, errors = {}, {}
+        scores = {}
+        errors = {}
         for key in results:
             name = key.removeprefix("mean_test_")
             if name != key:
@@ -335,17 +351,19 @@ class WeightSearchDisplay:
         self.axes_ = _displays.row_of_axes(ax, len(self.scores), "WeightSearchDisplay")
         self.containers_ = []
         order = list(dict.fromkeys([*self.task_names, *self.scores]))
-        for one, (name, scores) in zip(self.axes_, self.scores.items(), strict=True):
+        for axes, (name, scores) in zip(self.axes_, self.scores.items(), strict=True):
             properties = _displays.style(
                 kwargs, color=_displays.task_color(order.index(name)), marker="o"
             )
-            error, properties = self.standard_errors[name], {"capsize": 3} | properties
-            drawn = one.errorbar(self.values, scores, error, **properties)
-            self.containers_.append(drawn)
+            properties.setdefault("capsize", 3)  # of the error bars, not of the line
+            container = axes.errorbar(
+                self.values, scores, self.standard_errors[name], **properties
+            )
+            self.containers_.append(container)
             if self.best_value is not None:
-                one.axvline(self.best_value, **_displays.REFERENCE)
-            one.set(title=name, xlabel=self.param_name, ylabel="Score")
-            _set_scale(one, self.values)
+                axes.axvline(self.best_value, **_displays.REFERENCE)
+            axes.set(title=name, xlabel=self.param_name, ylabel="Score")
+            _set_scale(axes, self.values)
         self.figure_ = self.axes_[0].figure
         return self
 
@@ -366,28 +384,35 @@ def _slice(results, param_name, best):
     candidates = results["params"]
     # Successive halving repeats candidates with more resources, such as rows or epochs.
     resources = results.get("n_resources", [None] * len(candidates))
-    others = [
-        ({name: v for name, v in params.items() if name != param_name}, resource)
+    # What candidates of a slice have in common.
+    remainders = [
+        (
+            {name: value for name, value in params.items() if name != param_name},
+            resource,
+        )
         for params, resource in zip(candidates, resources, strict=True)
     ]
-    if best is None and any(each != others[0] for each in others):
+    if best is None and any(remainder != remainders[0] for remainder in remainders):
         raise ValueError(
             "search must select a candidate if it has several parameters; set refit."
         )
     if best is not None and param_name not in candidates[best]:
         raise ValueError(
             f"param={param_name!r} is not among the parameters of the best candidate, "
-            f"{candidates[best]}: search it in a grid of its own."
+            f"{candidates[best]}, from which the others must differ in it alone: "
+            "search it in a grid of its own."
         )
-    reference = others[0 if best is None else best]
+    reference = remainders[0 if best is None else best]
     rows = [
         i
         for i, params in enumerate(candidates)
         # None is the estimator's own choice, which has no place on the axis.
-        if params.get(param_name) is not None and others[i] == reference
+        if params.get(param_name) is not None and remainders[i] == reference
     ]
     values = [candidates[i][param_name] for i in rows]
-    are_numbers = all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
+    are_numbers = all(
+        isinstance(value, Real) and not isinstance(value, bool) for value in values
+    )
     if not rows or not are_numbers:
         raise ValueError(
             f"param must be numeric, but the values of {param_name!r} that are not "
@@ -401,14 +426,15 @@ def _set_scale(ax, values):
     """Choose a scale that separates all values, and put the ticks at the values."""
     from matplotlib.ticker import NullLocator
 
-    above = values[values > 0]
-    if len(above) and above[-1] >= WIDE * above[0] and values[0] >= 0:
-        if len(above) == len(values):
+    positive = values[values > 0]
+    if len(positive) and positive[-1] >= WIDE_RANGE * positive[0] and values[0] >= 0:
+        if len(positive) == len(values):
             ax.set_xscale("log")
         else:
-            ax.set_xscale("symlog", linthresh=above[0], linscale=0.5)
-            ax.set_xlim(left=-0.3 * above[0])
-        ax.set_xlim(right=1.4 * above[-1])
-    ticks = values if len(values) <= 8 else values[:: -(-len(values) // 8)]
+            ax.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+            ax.set_xlim(left=-0.3 * positive[0])
+        ax.set_xlim(right=1.4 * positive[-1])
+    step = math.ceil(len(values) / MAX_TICKS)
+    ticks = values[::step]
     ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
     ax.xaxis.set_minor_locator(NullLocator())

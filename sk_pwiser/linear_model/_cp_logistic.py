@@ -10,9 +10,11 @@ map and its transpose. Gradients and least-squares steps are computed from these
 solvers are L-BFGS over all factors at once, and alternating least squares.
 """
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from scipy import sparse
@@ -38,8 +40,10 @@ from sk_pwiser._tasks._labels import MISSING_LABELS, names_of_columns
 from sk_pwiser._utils._checks import accept_any_case_of_y
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.linear_model._linear_base import (
+    Array,
     Columns,
     LinearPredictions,
+    LinearTargets,
     find_constant_tasks,
     label_weights,
     read_features,
@@ -59,32 +63,48 @@ FIRST_ROUND = 20
 # modes U_1 to U_D, each (n_levels, rank), where U_1 is the mode of the tasks; and the
 # intercepts b relative to the offset of the task, (n_tasks, n_cells), where a cell is a
 # combination of levels.
+Blocks = list[Array]
+# A linear map of a block to the predictors, or its transpose.
+LinearMap = Callable[[Array], Array]
 
 
-def balanced(blocks):
+def balanced(blocks: Blocks) -> Blocks:
     """Return factors with the same predictions and equal norms.
 
     Among all factors with these predictions, their penalty is the smallest.
     """
-    *parts, intercepts = blocks
-    norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
+    *factors, intercepts = blocks
+    norms = np.array([np.linalg.norm(factor, axis=0) for factor in factors])
     is_used = (norms > 0).all(axis=0)
     # A component with a factor of 0 has no effect, and no scale to balance.
     norms[:, ~is_used] = 1.0
     mean = np.exp(np.log(norms).mean(axis=0))
-    parts = [part * (mean / norm) for part, norm in zip(parts, norms, strict=True)]
-    return [*parts, intercepts]
+    scaled = [
+        factor * (mean / norm) for factor, norm in zip(factors, norms, strict=True)
+    ]
+    return [*scaled, intercepts]
 
 
-def flatten(arrays):
+def flatten(arrays: Iterable[Array]) -> Array:
     """Return all numbers of some arrays in one vector."""
     return np.concatenate([array.ravel() for array in arrays])
 
 
-def unflatten(vector, arrays):
+def unflatten(vector: Array, arrays: Sequence[Array]) -> list[Array]:
     """Return arrays of the same shapes with the numbers of a vector."""
-    parts = np.split(vector, np.cumsum([array.size for array in arrays])[:-1])
-    return [p.reshape(a.shape) for p, a in zip(parts, arrays, strict=True)]
+    ends = np.cumsum([array.size for array in arrays])
+    pieces = np.split(vector, ends[:-1])
+    return [
+        piece.reshape(array.shape) for piece, array in zip(pieces, arrays, strict=True)
+    ]
+
+
+class CPSettings(Protocol):
+    """The loss and the strengths of the penalties."""
+
+    loss: str
+    alpha: float
+    intercept_alpha: float
 
 
 class CPProblem:
@@ -94,14 +114,24 @@ class CPProblem:
     `settings` is an estimator with the loss and the strengths of the penalties.
     """
 
-    def __init__(self, X, targets, weights, codes, n_levels, settings):
-        mean, self.variances = weighted_moments(
-            X, weights.sum(axis=1) + np.finfo(float).tiny
-        )
+    def __init__(
+        self,
+        X: Any,
+        targets: LinearTargets,
+        *,
+        weights: Array,
+        codes: Array,
+        n_levels: Sequence[int],
+        settings: CPSettings,
+    ) -> None:
+        row_weights = weights.sum(axis=1) + np.finfo(float).tiny
+        mean, self.variances = weighted_moments(X, row_weights)
         self.columns = Columns(X, mean, np.ones_like(mean))
-        self.weights, self.codes = weights, codes
-        self.labels = np.nan_to_num(targets.values)
-        self.loss, self.n_levels = settings.loss, tuple(n_levels)
+        self.weights = weights
+        self.codes = codes
+        self.labels: Array = np.nan_to_num(targets.values)
+        self.loss = settings.loss
+        self.n_levels = tuple(n_levels)
         # The penalty of the intercepts then draws rare cells to the rate of the event,
         # not to 1/2.
         self.offsets = smoothed_log_odds(targets, weights)
@@ -111,18 +141,23 @@ class CPProblem:
         n_modes = 1 + len(self.n_levels)
         self.penalties = [settings.alpha] * (1 + n_modes) + [settings.intercept_alpha]
         self.cells = cell_of(codes, self.n_levels)
-        self._sum_cells = indicators(self.cells, int(np.prod(self.n_levels, dtype=int)))
+        n_cells = int(np.prod(self.n_levels, dtype=int))
+        self._sum_cells = indicators(self.cells, n_cells)
         self._sum_levels = [
             indicators(codes[:, d], n) for d, n in enumerate(self.n_levels)
         ]
-        self._last_projection = None, None
+        # The loadings that were projected last, and their projection.
+        self._projected_loadings: Array | None = None
+        self._projection: Array = np.empty(0)
 
-    def linear(self, blocks):
+    def linear(self, blocks: Blocks) -> Array:
         """Return the linear predictors, (n_samples, n_tasks)."""
         apply, _ = self.block_map(blocks, 1)
-        return self.offsets + blocks[-1][:, self.cells].T + apply(blocks[1])
+        intercepts = blocks[-1][:, self.cells].T
+        linear: Array = self.offsets + intercepts + apply(blocks[1])
+        return linear
 
-    def value(self, blocks, linear):
+    def value(self, blocks: Blocks, linear: Array) -> Any:
         """Return the objective, where `linear` is ``linear(blocks)``."""
         if self.loss == "log_loss":
             losses = np.logaddexp(0.0, linear) - self.labels * linear
@@ -135,27 +170,32 @@ class CPProblem:
         )
         return np.vdot(self.weights, losses) + penalty
 
-    def residual(self, linear):
+    def residual(self, linear: Array) -> Array:
         """Return the derivative of the loss in the linear predictors."""
         if self.loss == "log_loss":
-            return self.weights * (expit(linear) - self.labels)
-        return self.weights * (linear - (2.0 * self.labels - 1.0))
+            derivative = expit(linear) - self.labels
+        else:
+            derivative = linear - (2.0 * self.labels - 1.0)
+        residual: Array = self.weights * derivative
+        return residual
 
-    def gradient(self, blocks, linear):
+    def gradient(self, blocks: Blocks, linear: Array) -> Array:
         """Return the gradient of the objective as a vector."""
         residual = self.residual(linear)
-        return flatten(
-            self.block_map(blocks, i)[1](residual) + self.penalties[i] * block
-            for i, block in enumerate(blocks)
-        )
+        gradients = []
+        for i, block in enumerate(blocks):
+            _, transpose = self.block_map(blocks, i)
+            gradients.append(transpose(residual) + self.penalties[i] * block)
+        return flatten(gradients)
 
-    def curvatures(self, blocks):
+    def curvatures(self, blocks: Blocks) -> Array:
         """Return rough second derivatives, whose orders of magnitude differ."""
         # The largest second derivative of the loss of a row.
-        of_loss = 0.25 if self.loss == "log_loss" else 1.0
+        loss_curvature = 0.25 if self.loss == "log_loss" else 1.0
         # Sums over the tasks of weight times squared factor, (n_samples, rank).
         by_row = self.weights @ blocks[1] ** 2
-        product, projected = self._product(blocks), self._projected(blocks)
+        product = self._product(blocks)
+        projected = self._projected(blocks)
         squares = [
             np.outer(self.variances, (by_row * product**2).sum(axis=0)),
             self.weights.T @ (projected * product) ** 2,
@@ -165,13 +205,13 @@ class CPProblem:
             squares.append(sums @ (by_row * inputs**2))
         squares.append((self._sum_cells @ self.weights).T)
         curvatures = flatten(
-            alpha + of_loss * square
+            alpha + loss_curvature * square
             for alpha, square in zip(self.penalties, squares, strict=True)
         )
         # Intercepts without rows and without a penalty stay where they are.
         return np.where(curvatures > 0, curvatures, 1.0)
 
-    def block_map(self, blocks, position):
+    def block_map(self, blocks: Blocks, position: int) -> tuple[LinearMap, LinearMap]:
         """Return the linear map of a block to the predictors, and its transpose."""
         if position == len(blocks) - 1:
             return (
@@ -191,19 +231,22 @@ class CPProblem:
             return (lambda U: inputs @ U.T, lambda r: r.T @ inputs)
         d = position - 2
         inputs = projected * self._product(blocks, without=d)
-        codes, sums = self.codes[:, d], self._sum_levels[d]
+        codes = self.codes[:, d]
+        sums = self._sum_levels[d]
         return (
             lambda U: (inputs * U[codes]) @ tasks.T,
             lambda r: sums @ (inputs * (r @ tasks)),
         )
 
-    def _projected(self, blocks):
+    def _projected(self, blocks: Blocks) -> Array:
+        loadings = blocks[0]
         # The same loadings are projected several times in a row.
-        if self._last_projection[0] is not blocks[0]:
-            self._last_projection = blocks[0], self.columns.dot(blocks[0])
-        return self._last_projection[1]
+        if self._projected_loadings is not loadings:
+            self._projection = self.columns.dot(loadings)
+            self._projected_loadings = loadings
+        return self._projection
 
-    def _product(self, blocks, without=None):
+    def _product(self, blocks: Blocks, without: int | None = None) -> Array:
         """Return the product of the group modes' factors, (n_samples, rank)."""
         product = np.ones((len(self.labels), blocks[0].shape[1]))
         for d, U in enumerate(blocks[2:-1]):
@@ -212,47 +255,61 @@ class CPProblem:
         return product
 
 
-def cell_of(codes, n_levels):
+def cell_of(codes: Array, n_levels: tuple[int, ...]) -> Array:
     """Return the index of each row's combination of levels; -1 is the last level."""
     if not n_levels:
         return np.zeros(len(codes), dtype=np.int64)
     return np.ravel_multi_index(tuple(codes.T), n_levels, mode="wrap")
 
 
-def indicators(codes, n_levels):
+def indicators(codes: Array, n_levels: int) -> Any:
     """Return a matrix (n_levels, n_samples) whose product sums rows by level."""
     n = len(codes)
     return sparse.csr_array((np.ones(n), (codes, np.arange(n))), shape=(n_levels, n))
 
 
-def solve_lbfgs(problem, blocks, *, max_iter, tol):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CPSolution:
+    """Factors, the objective at the start and after every step, and the iterations."""
+
+    blocks: Blocks
+    objectives: list[float]
+    n_iter: int
+
+
+def solve_lbfgs(
+    problem: CPProblem, blocks: Blocks, *, max_iter: int, tol: float
+) -> CPSolution:
     """Minimise over all factors at once by L-BFGS.
 
     Between rounds the norms of the factors are made equal: L-BFGS would take many short
-    steps along the curved valleys of equal predictions. Returns factors, the objective
-    at the start and after every round, and the iterations.
+    steps along the curved valleys of equal predictions.
     """
-    values = [problem.value(blocks, problem.linear(blocks))]
-    n_iter, n_steps = 0, FIRST_ROUND
-    while n_iter < max_iter:
+    objectives = [problem.value(blocks, problem.linear(blocks))]
+    n_iter = 0
+    n_steps = FIRST_ROUND
+    has_ended = False
+    while n_iter < max_iter and not has_ended:
         limit = min(n_steps, max_iter - n_iter)
         blocks, result = lbfgs_round(problem, balanced(blocks), limit, tol)
-        values.append(problem.value(blocks, problem.linear(blocks)))
+        objectives.append(problem.value(blocks, problem.linear(blocks)))
         n_iter += max(result.nit, 1)
         n_steps *= 2
         # Status 1 is the limit of iterations; with any other the search has ended.
-        if result.status != 1:
-            return blocks, values, n_iter
-    warn_not_converged(max_iter)
-    return blocks, values, n_iter
+        has_ended = result.status != 1
+    if not has_ended:
+        warn_not_converged(max_iter)
+    return CPSolution(blocks=blocks, objectives=objectives, n_iter=n_iter)
 
 
-def lbfgs_round(problem, blocks, max_iter, tol):
+def lbfgs_round(
+    problem: CPProblem, blocks: Blocks, max_iter: int, tol: float
+) -> tuple[Blocks, Any]:
     """Take some steps of L-BFGS in parameters whose second derivatives are near 1."""
     total = problem.weights.sum()
     scale = np.sqrt(problem.curvatures(blocks) / total)
 
-    def evaluate(vector):
+    def evaluate(vector: Array) -> tuple[Any, Array]:
         current = unflatten(vector / scale, blocks)
         linear = problem.linear(current)
         gradient = problem.gradient(current, linear) / scale
@@ -268,43 +325,55 @@ def lbfgs_round(problem, blocks, max_iter, tol):
     return unflatten(result.x / scale, blocks), result
 
 
-def solve_als(problem, blocks, *, max_iter, tol):
+def solve_als(
+    problem: CPProblem, blocks: Blocks, *, max_iter: int, tol: float
+) -> CPSolution:
     """Minimise the squared error over the loadings, then over each mode, and repeat."""
     last = len(blocks) - 1
-    values = [problem.value(blocks, problem.linear(blocks))]
-    for n_iter in range(1, max_iter + 1):
-        before = flatten(blocks[1:-1])
+    objectives = [problem.value(blocks, problem.linear(blocks))]
+    n_iter = 0
+    has_converged = False
+    while n_iter < max_iter and not has_converged:
+        n_iter += 1
+        former_modes = flatten(blocks[1:-1])
         for i in range(last):
             blocks = minimise_blocks(problem, blocks, (i, last))
-            values.append(problem.value(blocks, problem.linear(blocks)))
-        change = np.linalg.norm(flatten(blocks[1:-1]) - before)
-        if change <= tol * max(np.linalg.norm(before), np.finfo(float).tiny):
-            return blocks, values, n_iter
-    warn_not_converged(max_iter)
-    return blocks, values, max_iter
+            objectives.append(problem.value(blocks, problem.linear(blocks)))
+        change = np.linalg.norm(flatten(blocks[1:-1]) - former_modes)
+        size = max(np.linalg.norm(former_modes), np.finfo(float).tiny)
+        has_converged = bool(change <= tol * size)
+    if not has_converged:
+        warn_not_converged(max_iter)
+    return CPSolution(blocks=blocks, objectives=objectives, n_iter=n_iter)
 
 
-def minimise_blocks(problem, blocks, positions):
+def minimise_blocks(
+    problem: CPProblem, blocks: Blocks, positions: Sequence[int]
+) -> Blocks:
     """Solve the ridge regression in blocks of the factors by conjugate gradients."""
     chosen = [blocks[i] for i in positions]
     maps = [problem.block_map(blocks, i) for i in positions]
     penalties = [problem.penalties[i] for i in positions]
 
-    def transpose(residual, parts):
+    def gradient_of(residual: Array, arrays: Sequence[Array]) -> Array:
+        """Return the transposed maps of a residual, plus the penalties' gradients."""
         return flatten(
-            transposed(residual) + penalty * part
-            for (_, transposed), penalty, part in zip(
-                maps, penalties, parts, strict=True
+            transpose(residual) + penalty * array
+            for (_, transpose), penalty, array in zip(
+                maps, penalties, arrays, strict=True
             )
         )
 
-    def hessian(vector):
-        parts = unflatten(vector, chosen)
-        linear = sum(apply(part) for (apply, _), part in zip(maps, parts, strict=True))
-        return transpose(problem.weights * linear, parts)
+    def hessian(vector: Array) -> Array:
+        """Return the product of the second derivatives with a vector."""
+        arrays = unflatten(vector, chosen)
+        linear = sum(
+            apply(array) for (apply, _), array in zip(maps, arrays, strict=True)
+        )
+        return gradient_of(problem.weights * linear, arrays)
 
     # A quadratic has its minimum at the end of the Newton step.
-    gradient = transpose(problem.residual(problem.linear(blocks)), chosen)
+    gradient = gradient_of(problem.residual(problem.linear(blocks)), chosen)
     n = len(gradient)
     operator = LinearOperator((n, n), matvec=hessian, dtype=float)
     step, _ = cg(operator, -gradient, rtol=CG_TOLERANCE, maxiter=10 * n)
@@ -314,7 +383,7 @@ def minimise_blocks(problem, blocks, positions):
     return blocks
 
 
-def warn_not_converged(max_iter):
+def warn_not_converged(max_iter: int) -> None:
     warn_user(
         f"The factors did not converge within max_iter={max_iter}: increase it or tol.",
         ConvergenceWarning,
@@ -433,7 +502,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     (2, 3, 4)
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "rank": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "intercept_alpha": [Interval(Real, 0, None, closed="left")],
@@ -448,22 +517,28 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    levels_: dict[Any, Array]
+    loadings_: Array
+    factors_: dict[Any, Array]
+    objective_: float
+    n_iter_: int
+
     def __init__(
         self,
         *,
-        rank=2,
-        alpha=1.0,
-        intercept_alpha=1.0,
-        task_mode="event",
-        group_modes=(),
-        missing_labels="error",
-        loss="log_loss",
-        solver="lbfgs",
-        max_iter=400,
-        tol=1e-5,
-        n_init=1,
-        random_state=None,
-    ):
+        rank: int = 2,
+        alpha: float = 1.0,
+        intercept_alpha: float = 1.0,
+        task_mode: str = "event",
+        group_modes: Sequence[str | int] = (),
+        missing_labels: str = "error",
+        loss: str = "log_loss",
+        solver: str = "lbfgs",
+        max_iter: int = 400,
+        tol: float = 1e-5,
+        n_init: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.rank = rank
         self.alpha = alpha
         self.intercept_alpha = intercept_alpha
@@ -479,7 +554,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
 
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the factors of all modes.
 
         Parameters
@@ -517,7 +592,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"task_mode and a column of group_modes are both {self.task_mode!r}."
             )
-        X, y = collected(X), collected(y)
+        X = collected(X)
+        y = collected(y)
         modes = list(self.group_modes)
         levels, features = split_columns(X, modes, self)
         targets = read_targets(y, missing_labels=self.missing_labels)
@@ -526,64 +602,90 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         encoder = fit_levels(modes, levels)
         codes = self._codes(encoder, modes, levels, features)
         n_levels = [] if encoder is None else list(map(len, encoder.categories_))
-        problem = CPProblem(features, targets, weights, codes, n_levels, self)
-        rng, fits = check_random_state(self.random_state), []
-        n_tasks, n_cells = weights.shape[1], int(np.prod(n_levels, dtype=int))
-        for _ in range(self.n_init):
-            # Random factors, since equal components would stay equal. L = 0 suits data
-            # of any scale.
-            sizes = n_tasks, *n_levels
-            factors = [rng.uniform(size=(n, self.rank)) for n in sizes]
-            loadings = np.zeros((features.shape[1], self.rank))
-            start = [loadings, *factors, np.zeros((n_tasks, n_cells))]
-            solve = SOLVERS[self.solver]
-            fits.append(solve(problem, start, max_iter=self.max_iter, tol=self.tol))
-        blocks, objectives, n_iter = min(fits, key=lambda fit: fit[1][-1])
+        problem = CPProblem(
+            features,
+            targets,
+            weights=weights,
+            codes=codes,
+            n_levels=n_levels,
+            settings=self,
+        )
+        solution = self._solve(problem)
         # Attributes are set after the fit has succeeded.
         validate_data(self, X, skip_check_array=True)
-        self._encoder, self._mean = encoder, problem.columns.mean
+        self._encoder = encoder
+        self._mean = problem.columns.mean
         self._loss = self.loss
         self._set_targets(targets)
-        levels = getattr(encoder, "categories_", ())
-        levels = [np.array(values.tolist()) for values in levels]
-        self.levels_ = dict(zip(modes, levels, strict=True))
-        self.loadings_, *factors, intercepts = blocks
+        categories = getattr(encoder, "categories_", ())
+        seen_levels = [np.array(values.tolist()) for values in categories]
+        self.levels_ = dict(zip(modes, seen_levels, strict=True))
+        self.loadings_, *factors, intercepts = solution.blocks
         self.factors_ = dict(zip([self.task_mode, *modes], factors, strict=True))
         # The intercepts for centred features.
         centred = problem.offsets[:, np.newaxis] + intercepts
-        self._centred_intercept = centred.reshape(n_tasks, *n_levels)
-        self.objective_, self.n_iter_ = float(objectives[-1]), int(n_iter)
+        self._centred_intercept = centred.reshape(len(centred), *n_levels)
+        self.objective_ = float(solution.objectives[-1])
+        self.n_iter_ = int(solution.n_iter)
         return self
 
-    def _codes(self, encoder, modes, levels, features):
+    def _solve(self, problem: CPProblem) -> CPSolution:
+        """Return the best solution from several starts."""
+        rng = check_random_state(self.random_state)
+        n_tasks = problem.weights.shape[1]
+        n_features = problem.columns.n_features
+        n_cells = int(np.prod(problem.n_levels, dtype=int))
+        solve = SOLVERS[self.solver]
+        solutions = []
+        for _ in range(self.n_init):
+            # Random factors, since equal components would stay equal. L = 0 suits data
+            # of any scale.
+            factors = [
+                rng.uniform(size=(n, self.rank)) for n in (n_tasks, *problem.n_levels)
+            ]
+            loadings = np.zeros((n_features, self.rank))
+            intercepts = np.zeros((n_tasks, n_cells))
+            start = [loadings, *factors, intercepts]
+            solution = solve(problem, start, max_iter=self.max_iter, tol=self.tol)
+            solutions.append(solution)
+        return min(solutions, key=lambda solution: solution.objectives[-1])
+
+    def _codes(
+        self, encoder: Any, modes: Sequence[Any], levels: Any, features: Any
+    ) -> Array:
         """Return codes (n_samples, n_group_modes), -1 for unseen and missing levels."""
         if encoder is None:
             return np.empty((features.shape[0], 0), dtype=np.int64)
-        given = modes, encoder.categories_, levels.T
-        for name, known, column in zip(*given, strict=True):
-            check_same_kind(f"The column {name!r} of group_modes", set(column), known)
-        return encoder.transform(levels)
+        for name, seen_levels, column in zip(
+            modes, encoder.categories_, levels.T, strict=True
+        ):
+            what = f"The column {name!r} of group_modes"
+            check_same_kind(what, set(column), seen_levels)
+        codes: Array = encoder.transform(levels)
+        return codes
 
     @property
-    def coef_(self):
+    def coef_(self) -> Array:
         """Coefficients of all cells."""
         check_is_fitted(self, "loadings_")
         product = self.loadings_
         for U in reversed(self.factors_.values()):
             # (n_levels, 1, ..., 1, rank) * (n_levels of the next, ..., rank)
             product = U.reshape(len(U), *(1,) * (product.ndim - 1), -1) * product
-        return product.sum(axis=-1)
+        coef: Array = product.sum(axis=-1)
+        return coef
 
     @property
-    def intercept_(self):
+    def intercept_(self) -> Array:
         """Intercepts of all cells."""
-        return self._centred_intercept - self.coef_ @ self._mean
+        intercept: Array = self._centred_intercept - self.coef_ @ self._mean
+        return intercept
 
-    def _linear_predictors(self, X):
+    def _linear_predictors(self, X: Any) -> Array:
         # Those of the fit: parameters may have changed since.
         modes = list(self.levels_)
-        given = {"group_modes": modes, "estimator": self}
-        levels, features = self._read(X, partial(split_columns, **given))
+        read = partial(split_columns, group_modes=modes, estimator=self)
+        levels, features = self._read(X, read)
         codes = self._codes(self._encoder, modes, levels, features)
         tasks, *groups = self.factors_.values()
         # Centred in the product, so that sparse features stay sparse.
@@ -597,15 +699,21 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             mean = intercept.mean(axis=d + 1, keepdims=True)
             intercept = np.concatenate([intercept, mean], axis=d + 1)
         cells = cell_of(codes, intercept.shape[1:])
-        return projected @ tasks.T + intercept.reshape(len(tasks), -1)[:, cells].T
+        row_intercepts = intercept.reshape(len(tasks), -1)[:, cells].T
+        linear: Array = projected @ tasks.T + row_intercepts
+        return linear
 
-    def _log_probabilities(self, linear):
+    def _log_probabilities(self, linear: Array) -> Array:
         if self._loss == "log_loss":
             return super()._log_probabilities(linear)
-        return np.log(np.clip(0.5 * (1.0 + linear), np.finfo(float).tiny, 1.0))
+        probabilities = np.clip(0.5 * (1.0 + linear), np.finfo(float).tiny, 1.0)
+        log_probabilities: Array = np.log(probabilities)
+        return log_probabilities
 
 
-def split_columns(X, group_modes, estimator):
+def split_columns(
+    X: Any, group_modes: Sequence[str | int], estimator: Any
+) -> tuple[Any, Any]:
     """Return the metadata columns as objects, and the other columns of X, checked."""
     if not group_modes:
         return None, read_features(X, estimator=estimator)
@@ -618,14 +726,15 @@ def split_columns(X, group_modes, estimator):
     positions = [find_column("group_modes", mode, list(names)) for mode in group_modes]
     if len(set(positions)) < len(positions):
         raise ValueError(f"group_modes must be distinct columns; got {group_modes}.")
-    others = np.setdiff1d(np.arange(X.shape[1]), positions)
-    levels, features = (_safe_indexing(X, c, axis=1) for c in (positions, others))
-    columns = list_columns(levels.toarray() if sparse.issparse(X) else levels)
-    levels = np.column_stack([np.asarray(c, dtype=object) for c in columns])
+    feature_positions = np.setdiff1d(np.arange(X.shape[1]), positions)
+    features = _safe_indexing(X, feature_positions, axis=1)
+    metadata = _safe_indexing(X, positions, axis=1)
+    columns = list_columns(metadata.toarray() if sparse.issparse(X) else metadata)
+    levels = np.column_stack([np.asarray(column, dtype=object) for column in columns])
     return levels, read_features(features, estimator=estimator)
 
 
-def fit_levels(names, levels):
+def fit_levels(names: Sequence[Any], levels: Any) -> Any:
     """Return the encoder of the metadata columns, or None if there are none."""
     if not names:
         return None

@@ -1,9 +1,10 @@
 """Joint feature selection for binary and regression tasks."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
@@ -22,13 +23,15 @@ from sk_pwiser._tasks._labels import MISSING_LABELS, names_of_columns
 from sk_pwiser._utils._checks import accept_any_case_of_y
 from sk_pwiser.linear_model._linear_base import (
     TASK_TYPES,
+    Array,
     LinearPredictions,
+    LinearTargets,
     label_weights,
     read_features,
     read_targets,
     task_scores,
 )
-from sk_pwiser.linear_model._sparse_solver import SparseProblem
+from sk_pwiser.linear_model._sparse_solver import SparseProblem, SparseSettings
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -48,14 +51,35 @@ PATH_CONSTRAINTS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearRows:
+    """The rows of a fit, checked, and as the user passed them, for splitters."""
+
+    features: Any
+    targets: LinearTargets
+    weights: Array
+    X: Any
+    y: Any
+
+
 class SparseLinearBase(LinearPredictions, BaseEstimator):
     """The common part of the estimators with a given and a cross-validated alpha."""
 
     _min_samples = 1
+    task_types: str | Sequence[str]
+    l2: float
+    mean_reg: float
+    fit_intercept: bool
+    scale_targets: bool
+    max_iter: int
+    tol: float
+    coef_: Array
+    intercept_: Array
+    n_iter_: int
 
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the coefficients of all tasks.
 
         Parameters
@@ -87,28 +111,49 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         ConvergenceWarning
             If `max_iter` is reached.
         """
-        X, y = collected(X), collected(y)
+        X = collected(X)
+        y = collected(y)
         rows = self._read_rows(X, y, sample_weight)
-        (coef, intercept, n_iter), found = self._fit(*rows, X, y)
+        problem = SparseProblem(rows.features, rows.targets, rows.weights, self)
+        alpha, choice = self._choose_alpha(problem, rows)
+        coef, intercept, n_iter = problem.solve(alpha)
         # Attributes are set after the fit has succeeded.
         validate_data(self, X, skip_check_array=True)
-        self._set_targets(rows[1])
-        self.coef_, self.intercept_ = coef, intercept
+        self._set_targets(rows.targets)
+        self.coef_ = coef
+        self.intercept_ = intercept
         self.n_iter_ = max(n_iter, 1)
-        vars(self).update(found)
+        for name, value in choice.items():
+            setattr(self, name, value)
         return self
 
-    def _read_rows(self, X, y, sample_weight):
+    def _choose_alpha(
+        self, problem: SparseProblem, rows: LinearRows
+    ) -> tuple[float, dict[str, Any]]:
+        """Return the strength of the penalty, and attributes that tell of the choice.
+
+        The problem may be solved for other values on the way.
+        """
+        raise NotImplementedError
+
+    def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> LinearRows:
         """Return features, targets and weights, checked."""
         features = read_features(
             X, ensure_min_samples=self._min_samples, estimator=self
         )
         targets = read_targets(y, self.task_types, self.missing_labels)
-        return features, targets, label_weights(sample_weight, X, y, targets)
+        return LinearRows(
+            features=features,
+            targets=targets,
+            weights=label_weights(sample_weight, X, y, targets),
+            X=X,
+            y=y,
+        )
 
-    def _linear_predictors(self, X):
+    def _linear_predictors(self, X: Any) -> Array:
         features = self._read(X, partial(read_features, accept_sparse=("csr", "csc")))
-        return features @ self.coef_.T + self.intercept_
+        linear: Array = features @ self.coef_.T + self.intercept_
+        return linear
 
 
 class MultiTaskSparseLinear(SparseLinearBase):
@@ -227,7 +272,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
     (1000, 2)
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "alpha": [NOT_NEGATIVE],
         **SPARSE_CONSTRAINTS,
     }
@@ -235,16 +280,16 @@ class MultiTaskSparseLinear(SparseLinearBase):
     def __init__(
         self,
         *,
-        alpha=0.01,
-        task_types="binary",
-        missing_labels="error",
-        l2=0.0,
-        mean_reg=0.0,
-        fit_intercept=True,
-        scale_targets=False,
-        max_iter=2000,
-        tol=1e-4,
-    ):
+        alpha: float = 0.01,
+        task_types: str | Sequence[str] = "binary",
+        missing_labels: str = "error",
+        l2: float = 0.0,
+        mean_reg: float = 0.0,
+        fit_intercept: bool = True,
+        scale_targets: bool = False,
+        max_iter: int = 2000,
+        tol: float = 1e-4,
+    ) -> None:
         self.alpha = alpha
         self.task_types = task_types
         self.missing_labels = missing_labels
@@ -255,12 +300,22 @@ class MultiTaskSparseLinear(SparseLinearBase):
         self.max_iter = max_iter
         self.tol = tol
 
-    def _fit(self, X, targets, weights, given_X, given_y):
-        return SparseProblem(X, targets, weights, self).solve(self.alpha), {}
+    def _choose_alpha(
+        self, problem: SparseProblem, rows: LinearRows
+    ) -> tuple[float, dict[str, Any]]:
+        return self.alpha, {}
 
 
 @accept_any_case_of_y
-def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **params):
+def multi_task_sparse_path(
+    X: Any,
+    y: Any,
+    *,
+    alphas: int | Sequence[float] | Array = 10,
+    eps: float = 0.01,
+    sample_weight: Any = None,
+    **params: Any,
+) -> tuple[Array, Array, Array]:
     """Compute the coefficients of :class:`MultiTaskSparseLinear` for several alphas.
 
     The alphas are solved in descending order, and each solution is the start of the
@@ -315,13 +370,14 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     # `alpha` is no parameter of a path: giving it twice is an error.
     settings = MultiTaskSparseLinear(alpha=0.0, **params)
     settings._validate_params()
-    given = {"alphas": alphas, "eps": eps}
-    validate_parameter_constraints(PATH_CONSTRAINTS, given, "multi_task_sparse_path")
+    validate_parameter_constraints(
+        PATH_CONSTRAINTS, {"alphas": alphas, "eps": eps}, "multi_task_sparse_path"
+    )
     rows = settings._read_rows(collected(X), collected(y), sample_weight)
-    problem = SparseProblem(*rows, settings)
-    alphas = problem.alphas(alphas, eps)
-    coefs, intercepts, _ = zip(*map(problem.solve, alphas), strict=True)
-    return alphas, np.stack(coefs, axis=-1), np.stack(intercepts, axis=-1)
+    problem = SparseProblem(rows.features, rows.targets, rows.weights, settings)
+    descending = problem.alphas(alphas, eps)
+    coefs, intercepts, _ = zip(*map(problem.solve, descending), strict=True)
+    return descending, np.stack(coefs, axis=-1), np.stack(intercepts, axis=-1)
 
 
 class MultiTaskSparseLinearCV(SparseLinearBase):
@@ -421,7 +477,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
     """
 
     _min_samples = 2
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **PATH_CONSTRAINTS,
         "cv": ["cv_object"],
         **SPARSE_CONSTRAINTS,
@@ -429,23 +485,28 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         "random_state": ["random_state"],
     }
 
+    alpha_: float
+    alphas_: Array
+    best_alphas_: dict[str, float]
+    scores_: Array
+
     def __init__(
         self,
         *,
-        alphas=10,
-        eps=0.01,
-        cv=5,
-        task_types="binary",
-        missing_labels="error",
-        l2=0.0,
-        mean_reg=0.0,
-        fit_intercept=True,
-        scale_targets=False,
-        max_iter=2000,
-        tol=1e-4,
-        n_jobs=None,
-        random_state=None,
-    ):
+        alphas: int | Sequence[float] | Array = 10,
+        eps: float = 0.01,
+        cv: Any = 5,
+        task_types: str | Sequence[str] = "binary",
+        missing_labels: str = "error",
+        l2: float = 0.0,
+        mean_reg: float = 0.0,
+        fit_intercept: bool = True,
+        scale_targets: bool = False,
+        max_iter: int = 2000,
+        tol: float = 1e-4,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.alphas = alphas
         self.eps = eps
         self.cv = cv
@@ -460,80 +521,112 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def _fit(self, X, targets, weights, given_X, given_y):
-        problem = SparseProblem(X, targets, weights, self)
+    def _choose_alpha(
+        self, problem: SparseProblem, rows: LinearRows
+    ) -> tuple[float, dict[str, Any]]:
+        targets = rows.targets
+        features = rows.features
         alphas = problem.alphas(self.alphas, self.eps)
-        rows = X.tocsr() if hasattr(X, "tocsr") else X
+        sliceable = features.tocsr() if hasattr(features, "tocsr") else features
+        fold_rows = replace(rows, features=sliceable, X=None, y=None)
         folds = Parallel(n_jobs=self.n_jobs)(
-            delayed(fold_scores)(rows, targets, weights, train, test, alphas, self)
-            for train, test in self._splits(given_X, given_y, targets)
+            delayed(fold_scores)(fold_rows, train, test, alphas=alphas, settings=self)
+            for train, test in self._splits(rows)
         )
         scores = np.stack(folds, axis=1)
         best = best_alphas(alphas, scores, targets)
         n_binary = int(targets.is_binary.sum())
         shares = {"binary": n_binary, "regression": len(targets.is_binary) - n_binary}
         # AUC and R2 have no common scale, so the alphas are averaged, not the scores.
-        alpha = sum(shares[kind] * best[kind] for kind in best) / len(targets.is_binary)
+        weighted_sum = sum(shares[kind] * best[kind] for kind in best)
+        alpha = weighted_sum / len(targets.is_binary)
         # Down the path, as in the folds: each solution is a good start of the next.
         for larger in alphas[alphas > alpha]:
             problem.solve(larger)
-        found = {"alpha_": float(alpha), "alphas_": alphas}
-        found |= {"best_alphas_": best, "scores_": scores}
-        return problem.solve(alpha), found
+        choice = {
+            "alpha_": float(alpha),
+            "alphas_": alphas,
+            "best_alphas_": best,
+            "scores_": scores,
+        }
+        return alpha, choice
 
-    def _splits(self, X, y, targets):
-        values, binary = targets.values, np.flatnonzero(targets.is_binary)
+    def _splits(self, rows: LinearRows) -> Any:
+        """Return the folds, each with its training rows and its test rows."""
+        values = rows.targets.values
+        binary = np.flatnonzero(rows.targets.is_binary)
         labels = np.nan_to_num(values[:, binary]).astype(int)
         if not isinstance(self.cv, Integral):
             cv = check_cv(self.cv)
             # Splitters read labels, not values, where there are any.
-            used = values[:, binary] if labels.size else values
-            if used.shape[1] == 1:
-                used = used[:, 0]
-            elif hasattr(cv, "task_parents") and names_of_columns(y):
+            split_labels = values[:, binary] if labels.size else values
+            if split_labels.shape[1] == 1:
+                split_labels = split_labels[:, 0]
+            elif hasattr(cv, "task_parents") and names_of_columns(rows.y):
                 # Those of this package find the tasks by name.
-                is_mixed = len(binary) < values.shape[1]
-                used = _safe_indexing(y, binary, axis=1) if is_mixed else y
-            return cv.split(X, used)
+                split_labels = rows.y
+                if len(binary) < values.shape[1]:
+                    split_labels = _safe_indexing(rows.y, binary, axis=1)
+            return cv.split(rows.X, split_labels)
         kind = FunnelStratifiedKFold if labels.size else KFold
         folds = kind(self.cv, shuffle=True, random_state=self.random_state)
-        return folds.split(X, labels)
+        return folds.split(rows.X, labels)
 
 
-def fold_scores(X, targets, weights, train, test, alphas, settings):
+def fold_scores(
+    rows: LinearRows,
+    train: Array,
+    test: Array,
+    *,
+    alphas: Array,
+    settings: SparseSettings,
+) -> Array:
     """Return the scores of one fold, ndarray of shape (n_alphas, n_tasks)."""
-    rows = X[train].tocsc() if hasattr(X, "tocsc") else X[train]
+    features = rows.features[train]
+    if hasattr(features, "tocsc"):
+        features = features.tocsc()
     # The grid of alphas comes from all rows, the solutions from the training rows.
-    part = replace(targets, values=targets.values[train])
-    problem = SparseProblem(rows, part, weights[train], settings)
-    values, weights = targets.values[test], weights[test]
+    targets = replace(rows.targets, values=rows.targets.values[train])
+    problem = SparseProblem(features, targets, rows.weights[train], settings)
+    test_features = rows.features[test]
+    test_values = rows.targets.values[test]
+    test_weights = rows.weights[test]
     # A task with one label only has no score.
     is_defined = [
         len(np.unique(labels[weight > 0])) > 1
-        for labels, weight in zip(values.T, weights.T, strict=True)
+        for labels, weight in zip(test_values.T, test_weights.T, strict=True)
     ]
     scores = np.full((len(alphas), len(is_defined)), np.nan)
-    for row, alpha in zip(scores, alphas, strict=True):
+    for scores_at_alpha, alpha in zip(scores, alphas, strict=True):
         coef, intercept, _ = problem.solve(alpha)
-        parts = values, X[test] @ coef.T + intercept, targets.is_binary, weights
-        row[is_defined] = task_scores(*(part[..., is_defined] for part in parts))
+        linear = test_features @ coef.T + intercept
+        scores_at_alpha[is_defined] = task_scores(
+            test_values[:, is_defined],
+            linear[:, is_defined],
+            targets.is_binary[is_defined],
+            test_weights[:, is_defined],
+        )
     return scores
 
 
-def best_alphas(alphas, scores, targets):
+def best_alphas(
+    alphas: Array, scores: Array, targets: LinearTargets
+) -> dict[str, float]:
     """Return the best alpha of each type of task, the largest one in a tie."""
-    best, of_types = {}, (targets.is_binary, ~targets.is_binary)
-    for kind, chosen in zip(TASK_TYPES, of_types, strict=True):
-        if not chosen.any():
+    best = {}
+    is_of_types = (targets.is_binary, ~targets.is_binary)
+    for kind, is_of_type in zip(TASK_TYPES, is_of_types, strict=True):
+        if not is_of_type.any():
             continue
-        is_known = ~np.isnan(scores[0][:, chosen])
-        if not is_known.any(axis=0).all():
-            k = np.flatnonzero(chosen)[~is_known.any(axis=0)][0]
+        has_score = ~np.isnan(scores[0][:, is_of_type])
+        has_any_score = has_score.any(axis=0)
+        if not has_any_score.all():
+            k = np.flatnonzero(is_of_type)[~has_any_score][0]
             raise ValueError(
                 f"Task {targets.task_names[k]!r} has no score in any fold: its test "
                 "rows have one label only. Use fewer folds, or choose alpha yourself."
             )
         # Mean over the folds of each task, then over the tasks.
-        mean = np.nanmean(scores[:, :, chosen], axis=1).mean(axis=1)
+        mean = np.nanmean(scores[:, :, is_of_type], axis=1).mean(axis=1)
         best[kind] = float(alphas[np.argmax(mean)])
     return best

@@ -1,8 +1,10 @@
 """Metrics of the predictions of one task."""
 
 import warnings
+from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_consistent_length, column_or_1d
@@ -10,8 +12,15 @@ from sklearn.utils import Bunch, check_consistent_length, column_or_1d
 from sk_pwiser._tasks._groups import check_groups
 from sk_pwiser._tasks._row_match import check_match
 
+Floats = npt.NDArray[np.float64]
 
-def normalized_entropy(y_true, y_prob, *, sample_weight=None):
+
+def normalized_entropy(
+    y_true: npt.ArrayLike,
+    y_prob: npt.ArrayLike,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
     """Compute the log loss relative to a constant prediction of the base rate.
 
     A value below 1 means that the predictions are better than the base rate. Unlike the
@@ -54,11 +63,17 @@ def normalized_entropy(y_true, y_prob, *, sample_weight=None):
     base_rate = np.average(y, weights=weight)
     if base_rate in (0, 1):
         return _warn_undefined("normalized_entropy", f"all labels are {base_rate:g}")
-    entropy = _cross_entropy(base_rate, base_rate)
-    return float(np.average(_cross_entropy(y, p), weights=weight) / entropy)
+    log_loss = np.average(_cross_entropy(y, p), weights=weight)
+    return float(log_loss / _cross_entropy(base_rate, base_rate))
 
 
-def expected_calibration_error(y_true, y_prob, *, n_bins=20, sample_weight=None):
+def expected_calibration_error(
+    y_true: npt.ArrayLike,
+    y_prob: npt.ArrayLike,
+    *,
+    n_bins: int = 20,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
     """Compute the mean distance between predicted and observed rates over bins of rows.
 
     Parameters
@@ -99,14 +114,21 @@ def expected_calibration_error(y_true, y_prob, *, n_bins=20, sample_weight=None)
     >>> expected_calibration_error(y, p)
     0.25
     """
-    bins = {"n_bins": n_bins, "sample_weight": sample_weight}
-    curve = reliability_curve(y_true, y_prob, **bins)
+    curve = reliability_curve(
+        y_true, y_prob, n_bins=n_bins, sample_weight=sample_weight
+    )
     # Equation 3 of Naeini et al. (2015), with weights.
     gaps = np.abs(curve.predicted - curve.observed)
     return float(np.average(gaps, weights=curve.weight))
 
 
-def reliability_curve(y_true, y_prob, *, n_bins=20, sample_weight=None):
+def reliability_curve(
+    y_true: npt.ArrayLike,
+    y_prob: npt.ArrayLike,
+    *,
+    n_bins: int = 20,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Bunch:
     """Compute predicted and observed rates over bins of rows.
 
     Unlike :func:`sklearn.calibration.calibration_curve`, this function takes weights of
@@ -161,18 +183,19 @@ def reliability_curve(y_true, y_prob, *, n_bins=20, sample_weight=None):
         raise ValueError(f"n_bins must be an integer >= 1, got {n_bins!r}.")
     y, p, weight = _check(y_true, y_prob, sample_weight)
     order = np.argsort(p, kind="stable")
-    y, p, weight = y[order], p[order], weight[order]
+    y = y[order]
+    p = p[order]
+    weight = weight[order]
     share = np.cumsum(weight) / weight.sum()
     # The smallest prediction of each bin, so that equal predictions stay together.
     first = np.searchsorted(share, np.arange(1, n_bins) / n_bins, side="right")
     bins = np.searchsorted(p[np.minimum(first, len(p) - 1)], p, side="right")
     totals = np.bincount(bins, weights=weight)
-    used = totals > 0
-    totals = totals[used]
-    predicted, observed, squares = (
-        np.bincount(bins, weights=values)[used]
-        for values in (weight * p, weight * y, weight**2)
-    )
+    has_rows = totals > 0
+    totals = totals[has_rows]
+    predicted = np.bincount(bins, weights=weight * p)[has_rows]
+    observed = np.bincount(bins, weights=weight * y)[has_rows]
+    squares = np.bincount(bins, weights=weight**2)[has_rows]
     return Bunch(
         predicted=predicted / totals,
         observed=observed / totals,
@@ -181,7 +204,12 @@ def reliability_curve(y_true, y_prob, *, n_bins=20, sample_weight=None):
     )
 
 
-def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
+def predicted_over_observed(
+    y_true: npt.ArrayLike,
+    y_prob: npt.ArrayLike,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
     """Compute the predicted number of events divided by the observed number.
 
     Parameters
@@ -222,14 +250,50 @@ def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
     return float(np.average(p, weights=weight) / observed)
 
 
-def _cross_entropy(y, p):
+def _cross_entropy(y: Any, p: Any) -> Any:
     limit = np.finfo(np.float64).eps
     # As scikit-learn's log_loss does, for probabilities of exactly 0 and 1.
     p = np.clip(p, limit, 1 - limit)
     return -(y * np.log(p) + (1 - y) * np.log1p(-p))
 
 
-def grouped_auc(y_true, y_score, groups, *, return_share=False):
+@overload
+def grouped_auc(
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    groups: Any,
+    *,
+    return_share: Literal[False] = False,
+) -> float: ...
+
+
+@overload
+def grouped_auc(
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    groups: Any,
+    *,
+    return_share: Literal[True],
+) -> tuple[float, float]: ...
+
+
+@overload
+def grouped_auc(
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    groups: Any,
+    *,
+    return_share: bool,
+) -> float | tuple[float, float]: ...
+
+
+def grouped_auc(
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    groups: Any,
+    *,
+    return_share: bool = False,
+) -> float | tuple[float, float]:
     """Compute the mean ROC AUC within groups, weighted by the sizes of the groups.
 
     Impressions are usually ranked within a user, a page or an auction, where it does
@@ -297,7 +361,7 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     return (auc, share) if return_share else auc
 
 
-def _warn_undefined(name, reason):
+def _warn_undefined(name: str, reason: str) -> float:
     warnings.warn(
         f"{name} is undefined and set to nan: {reason}.",
         UndefinedMetricWarning,
@@ -306,34 +370,45 @@ def _warn_undefined(name, reason):
     return np.nan
 
 
-def _check(y_true, y_prob, sample_weight):
+def _check(
+    y_true: npt.ArrayLike, y_prob: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+) -> tuple[Floats, Floats, Floats]:
     """Return labels, probabilities and weights, 1 by default, as float64 arrays."""
-    arrays = []
-    for name, values in (("y_true", y_true), ("y_prob", y_prob)):
-        values = column_or_1d(values, dtype=np.float64)
-        arrays.append(values)
-        is_wrong = ~((values >= 0) & (values <= 1))
-        if is_wrong.any():
-            row = int(is_wrong.argmax())
-            raise ValueError(
-                f"{name} must be in [0, 1], got {values[row]:g} in row {row}."
-            )
-    if len(arrays[0]) == 0:
+    y = _check_rates("y_true", y_true)
+    p = _check_rates("y_prob", y_prob)
+    if len(y) == 0:
         raise ValueError("y_true must have at least one row, got 0.")
-    weight = np.ones(len(arrays[0]))
+    weight = np.ones(len(y))
     if sample_weight is not None:
         weight = column_or_1d(sample_weight, dtype=np.float64)
         if not ((weight >= 0) & (weight < np.inf)).all() or weight.sum() == 0:
             raise ValueError(
                 "sample_weight must be finite and >= 0, and > 0 for one row."
             )
-    check_consistent_length(*arrays, weight)
-    others = {"y_prob": y_prob, "sample_weight": sample_weight}
-    check_match(y_true, len(weight), input_name="y_true", **others)
-    return *arrays, weight
+    check_consistent_length(y, p, weight)
+    check_match(
+        y_true,
+        len(weight),
+        input_name="y_true",
+        y_prob=y_prob,
+        sample_weight=sample_weight,
+    )
+    return y, p, weight
 
 
-def auc_within(y, score, codes):
+def _check_rates(name: str, values: npt.ArrayLike) -> Floats:
+    """Return labels or probabilities, which must be in [0, 1]."""
+    rates: Floats = column_or_1d(values, dtype=np.float64)
+    is_wrong = ~((rates >= 0) & (rates <= 1))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise ValueError(f"{name} must be in [0, 1], got {rates[row]:g} in row {row}.")
+    return rates
+
+
+def auc_within(
+    y: Floats, score: npt.NDArray[Any], codes: npt.NDArray[np.integer[Any]]
+) -> tuple[float, float]:
     """Return the mean AUC of groups with both classes, and their share of the rows.
 
     Groups have the weight of their rows. The AUC is NaN if none has both classes.
@@ -341,7 +416,9 @@ def auc_within(y, score, codes):
     # Ranks over all rows have the same order and ties within each group as the scores.
     ranks = rankdata(score, method="dense")
     order = np.lexsort([ranks, codes])
-    codes, ranks, y = codes[order], ranks[order], y[order]
+    codes = codes[order]
+    ranks = ranks[order]
+    y = y[order]
     # Rows of a group with equal scores are consecutive, and share their mean position.
     starts = np.flatnonzero(np.r_[True, (np.diff(codes) != 0) | (np.diff(ranks) != 0)])
     lengths = np.diff(np.r_[starts, len(codes)])
@@ -350,8 +427,8 @@ def auc_within(y, score, codes):
     first = np.cumsum(size) - size
     positives = np.bincount(codes, weights=y)
     # The Mann-Whitney statistic, with positions in the group counted from 0.
-    total = np.bincount(codes, weights=y * (position - first[codes]))
-    total -= positives * (positives - 1) / 2
+    position_sums = np.bincount(codes, weights=y * (position - first[codes]))
+    total = position_sums - positives * (positives - 1) / 2
     mixed = (positives > 0) & (positives < size)
     share = float(size[mixed].sum() / size.sum())
     if not mixed.any():

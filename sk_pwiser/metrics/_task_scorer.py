@@ -2,9 +2,12 @@
 
 import inspect
 import warnings
+from collections.abc import Callable, Iterator, Mapping
 from threading import RLock
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
@@ -24,7 +27,13 @@ _NEEDS_BOTH_CLASSES = (roc_auc_score, average_precision_score)
 _FILTERING = RLock()
 
 
-def make_task_scorer(metric, task, *, greater_is_better=True, **kwargs):
+def make_task_scorer(
+    metric: Callable[..., Any],
+    task: int | str,
+    *,
+    greater_is_better: bool = True,
+    **kwargs: Any,
+) -> "TaskScorer":
     """Make a scorer for one task, for the CVR, or for the mean over tasks.
 
     Parameters
@@ -116,7 +125,13 @@ def make_task_scorer(metric, task, *, greater_is_better=True, **kwargs):
 class TaskScorer(_BaseScorer):
     """The scorer that :func:`make_task_scorer` returns."""
 
-    def __init__(self, metric, task, greater_is_better, kwargs):
+    def __init__(
+        self,
+        metric: Callable[..., Any],
+        task: int | str,
+        greater_is_better: bool,
+        kwargs: Mapping[str, Any],
+    ) -> None:
         sign = 1 if greater_is_better else -1
         super().__init__(metric, sign, kwargs, "predict_proba")
         self._task = task
@@ -128,37 +143,46 @@ class TaskScorer(_BaseScorer):
             # As in scikit-learn's scorers, None is an error if weights are passed.
             self._metadata_request.score.add_request(param="sample_weight", alias=None)
 
-    def __call__(self, estimator, X, y, sample_weight=None):
+    def __call__(
+        self, estimator: Any, X: Any, y: Any, sample_weight: Any = None
+    ) -> float:
         """Score a fitted estimator; see :func:`make_task_scorer`."""
         return self._score(None, estimator, X, y, sample_weight=sample_weight)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         metric = self._score_func
-        parts = [getattr(metric, "__name__", repr(metric)), repr(self._task)]
+        arguments = [getattr(metric, "__name__", repr(metric)), repr(self._task)]
         if self._sign < 0:
-            parts.append("greater_is_better=False")
-        parts += [f"{name}={value!r}" for name, value in self._kwargs.items()]
-        return f"make_task_scorer({', '.join(parts)})"
+            arguments.append("greater_is_better=False")
+        arguments += [f"{name}={value!r}" for name, value in self._kwargs.items()]
+        return f"make_task_scorer({', '.join(arguments)})"
 
-    def _score(self, method_caller, estimator, X, y, **metadata):
+    def _score(
+        self, method_caller: Any, estimator: Any, X: Any, y: Any, **metadata: Any
+    ) -> float:
         """Score with the predictions of the other scorers of the same call."""
-        X, y = collected(X), collected(y)
+        X = collected(X)
+        y = collected(y)
         predictions = _responses.Predictions(estimator, X, shared_cache(method_caller))
-        targets, known, y_names = predictions.read_targets(y, **metadata)
+        targets, is_known, y_names = predictions.read_targets(y, **metadata)
         fitted_names = predictions.task_names()
         names = y_names or fitted_names
-        of_rows = self._check_metadata(X, targets, names or None, **metadata)
-        values, reasons = [], []
-        for label, rows, k, predicted in self._parts(
+        row_values = self._check_metadata(X, targets, names or None, **metadata)
+        values = []
+        reasons = []
+        for label, is_scored, k, predicted in self._scored_tasks(
             predictions, targets, y_names, fitted_names
         ):
             # A missing label is neither 0 nor 1: the row is left out for this task
             # only.
-            rows = rows & known[:, k]
-            used = None
-            if of_rows is not None:
-                used = (of_rows if of_rows.ndim == 1 else of_rows[:, k])[rows]
-            value, reason = self._evaluate(targets[rows, k], predicted[rows], used)
+            rows = is_scored & is_known[:, k]
+            task_values = None
+            if row_values is not None:
+                is_per_task = row_values.ndim > 1
+                task_values = (row_values[:, k] if is_per_task else row_values)[rows]
+            value, reason = self._evaluate(
+                targets[rows, k], predicted[rows], task_values
+            )
             values.append(value)
             if reason:
                 reasons.append(f"{label} has {reason}")
@@ -170,9 +194,16 @@ class TaskScorer(_BaseScorer):
             )
         return float(np.mean(values)) * self._sign
 
-    def _parts(self, predictions, targets, y_names, fitted_names):
+    def _scored_tasks(
+        self,
+        predictions: _responses.Predictions,
+        targets: npt.NDArray[Any],
+        y_names: list[str],
+        fitted_names: list[str],
+    ) -> Iterator[tuple[str, npt.NDArray[np.bool_], int, npt.NDArray[Any]]]:
         """Yield each scored task's label, rows, column of targets, and predictions."""
-        n_tasks, names = targets.shape[1], y_names or fitted_names
+        n_tasks = targets.shape[1]
+        names = y_names or fitted_names
         if n_tasks > 1 and self._task in {"cvr", "mean"} & {*(fitted_names or names)}:
             raise ValueError(
                 f"task={self._task!r} is ambiguous, because a task has this name. "
@@ -182,7 +213,7 @@ class TaskScorer(_BaseScorer):
             happened = targets[:, predictions.first_of_cvr(n_tasks)] == 1
             yield "the CVR", happened, -1, predictions.cvr(targets)
             return
-        columns = range(n_tasks)
+        columns = list(range(n_tasks))
         if self._task != "mean":
             columns = [_responses.find_task(self._task, n_tasks, y_names, fitted_names)]
         for k in columns:
@@ -190,12 +221,19 @@ class TaskScorer(_BaseScorer):
             predicted = predictions.of_task(k, targets)
             yield label, np.ones(len(targets), dtype=bool), k, predicted
 
-    def _evaluate(self, y_true, y_pred, weight):
+    def _evaluate(
+        self,
+        y_true: npt.NDArray[Any],
+        y_pred: npt.NDArray[Any],
+        weight: npt.NDArray[Any] | None,
+    ) -> tuple[float, str | None]:
         """Return the metric and, if it is undefined, the reason."""
-        # Rows of weight 0 do not count as a class.
-        weighted = y_true if weight is None else y_true[weight != 0]
-        kwargs = {} if weight is None else {"sample_weight": weight}
-        kwargs = {**self._kwargs, **kwargs}
+        kwargs = dict(self._kwargs)
+        weighted = y_true
+        if weight is not None:
+            kwargs["sample_weight"] = weight
+            # Rows of weight 0 do not count as a class.
+            weighted = y_true[weight != 0]
         if weighted.size == 0:
             return np.nan, "no rows to score"
         if weighted.min() != weighted.max():
@@ -214,15 +252,25 @@ class TaskScorer(_BaseScorer):
                 value = np.nan
         return value, reason if np.isnan(value) else None
 
-    def _check_metadata(self, X, targets, names, sample_weight=None):
+    def _check_metadata(
+        self,
+        X: Any,
+        targets: npt.NDArray[Any],
+        names: list[str] | None,
+        sample_weight: Any = None,
+    ) -> npt.NDArray[Any] | None:
         """Return one value per row, or per row and task, for the metric, or None."""
         if sample_weight is None:
             return None
         if not self._accept_sample_weight():
             raise TypeError(f"The metric of {self!r} takes no sample_weight.")
-        return check_weights(sample_weight, *targets.shape, names)
+        n_samples, n_tasks = targets.shape
+        weights: npt.NDArray[Any] = check_weights(
+            sample_weight, n_samples, n_tasks, names
+        )
+        return weights
 
-    def _accept_sample_weight(self):
+    def _accept_sample_weight(self) -> bool:
         # scikit-learn calls this method before it passes weights.
         try:
             return "sample_weight" in inspect.signature(self._score_func).parameters
@@ -230,16 +278,19 @@ class TaskScorer(_BaseScorer):
             return False
 
 
-def shared_cache(method_caller):
+def shared_cache(method_caller: Any) -> dict[Any, Any]:
     """Return the dict that the scorers of one ``scoring`` share, or a new one."""
     # scikit-learn passes partial(_cached_call, cache) to each of several scorers, but
     # the function itself reduces probabilities of several tasks to one column.
-    arguments = getattr(method_caller, "args", ())
-    is_shared = len(arguments) == 1 and isinstance(arguments[0], dict)
-    return arguments[0] if is_shared else {}
+    match getattr(method_caller, "args", ()):
+        case (dict() as cache,):
+            return cache
+    return {}
 
 
-def make_grouped_auc_scorer(task, *, groups=None):
+def make_grouped_auc_scorer(
+    task: int | str, *, groups: str | None = None
+) -> "_GroupedAUCScorer":
     """Make a scorer of the mean ROC AUC within groups, for one task or their mean.
 
     Parameters
@@ -296,22 +347,29 @@ def make_grouped_auc_scorer(task, *, groups=None):
 class _GroupedAUCScorer(TaskScorer):
     """The scorer that :func:`make_grouped_auc_scorer` returns."""
 
-    def __init__(self, task, column):
+    def __init__(self, task: int | str, column: str | None) -> None:
         self._column = column
         super().__init__(grouped_auc, task, True, {})
         if column is None:
             # Groups are always needed, so that routing passes them without being told.
             self._metadata_request.score.add_request(param="groups", alias=True)
 
-    def __call__(self, estimator, X, y, groups=None):
+    def __call__(self, estimator: Any, X: Any, y: Any, groups: Any = None) -> float:
         """Score a fitted estimator; see :func:`make_grouped_auc_scorer`."""
         return self._score(None, estimator, X, y, groups=groups)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         column = "" if self._column is None else f", groups={self._column!r}"
         return f"make_grouped_auc_scorer({self._task!r}{column})"
 
-    def _check_metadata(self, X, targets, names, groups=None):
+    def _check_metadata(
+        self,
+        X: Any,
+        targets: npt.NDArray[Any],
+        names: list[str] | None,
+        groups: Any = None,
+    ) -> npt.NDArray[Any]:
+        """Return the group of each row."""
         if self._column is not None:
             if groups is not None:
                 raise ValueError(
@@ -323,9 +381,16 @@ class _GroupedAUCScorer(TaskScorer):
                 f"{self!r} needs groups: pass them to it, name a column of X, or pass "
                 "params={'groups': ...} with enable_metadata_routing=True."
             )
-        return check_groups(groups, len(targets))
+        codes: npt.NDArray[Any] = check_groups(groups, len(targets))
+        return codes
 
-    def _evaluate(self, y_true, y_pred, groups):
+    def _evaluate(
+        self,
+        y_true: npt.NDArray[Any],
+        y_pred: npt.NDArray[Any],
+        groups: npt.NDArray[Any] | None,
+    ) -> tuple[float, str | None]:
+        """Return the AUC within groups and, if it is undefined, the reason."""
         if not len(y_true):
             return np.nan, "no rows to score"
         with _FILTERING, warnings.catch_warnings():
@@ -335,9 +400,11 @@ class _GroupedAUCScorer(TaskScorer):
         return value, "no group with both classes" if np.isnan(value) else None
 
 
-def _make(description, *args, **kwargs):
-    """Make a scorer with its own docstring, which IPython and the API pages show."""
-    scorer = make_task_scorer(*args, **kwargs)
+def _make(
+    description: str, metric: Callable[..., Any], task: int | str, **kwargs: Any
+) -> TaskScorer:
+    """Make a scorer with a docstring, which IPython and the API pages show."""
+    scorer = make_task_scorer(metric, task, **kwargs)
     scorer.__doc__ = f"""{description}
 
     A scorer of :func:`make_task_scorer`, called as ``scorer(estimator, X, Y,
@@ -362,7 +429,7 @@ ctcvr_average_precision_scorer = _make(
 )
 
 # With `labels`, the log loss is also defined for a task without events.
-_LOG_LOSS = {"greater_is_better": False, "labels": [0, 1]}
+_LOG_LOSS: dict[str, Any] = {"greater_is_better": False, "labels": [0, 1]}
 ctr_log_loss_scorer = _make(
     "Minus the binary log loss of the first task, in nats.", log_loss, 0, **_LOG_LOSS
 )

@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial, wraps
 from numbers import Integral, Real
 
@@ -32,8 +33,8 @@ from sk_pwiser.model_selection._folds import (
 )
 from sk_pwiser.model_selection._loss_comparison import LossComparison, as_printed
 
-# Values of the column `by` whose rows are scored.
-MAX_PARTS = 100
+# Largest number of values of the column `by`, which all have scores of their own.
+MAX_VALUES = 100
 
 
 def build_candidates(estimator, losses, weights):
@@ -47,13 +48,16 @@ def build_candidates(estimator, losses, weights):
     losses = list(losses)
     params = estimator.get_params(deep=True)
     prefix = find_prefix(estimator, params)
-    loss_path, weight_path = f"{prefix}loss", f"{prefix}pwiser_weight"
+    loss_path = f"{prefix}loss"
+    loss_params_path = f"{prefix}loss_params"
+    weight_path = f"{prefix}pwiser_weight"
     if weights is not None:
-        given, weights = weights, list(weights) if is_iterable(weights) else []
-        if not weights:
+        weight_list = list(weights) if is_iterable(weights) else []
+        if not weight_list:
             raise TypeError(
-                f"weights must be a sequence of numbers >= 0 or None, got {given!r}."
+                f"weights must be a sequence of numbers >= 0 or None, got {weights!r}."
             )
+        weights = weight_list
         if weight_path not in params or not any(map(takes_weight, losses)):
             raise ValueError(
                 f"weights must be None, got {weights!r}: {type(estimator).__name__} "
@@ -64,17 +68,19 @@ def build_candidates(estimator, losses, weights):
     for loss in losses:
         changes = {loss_path: loss}
         # Other losses have other keyword arguments.
-        if f"{prefix}loss_params" in params and loss != params[loss_path]:
-            changes[f"{prefix}loss_params"] = None
+        if loss_params_path in params and loss != params[loss_path]:
+            changes[loss_params_path] = None
         name = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
         if not takes_weight(loss) or weight_path not in params:
             candidates.append((name, changes))
             continue
         for weight in [params[weight_path]] if weights is None else weights:
-            text = f"{weight:g}" if isinstance(weight, Real) else weight
+            label = name
             # None is the estimator's own choice.
-            named = name if weight is None else f"{name} (weight {text})"
-            candidates.append((named, {**changes, weight_path: weight}))
+            if weight is not None:
+                text = f"{weight:g}" if isinstance(weight, Real) else weight
+                label = f"{name} (weight {text})"
+            candidates.append((label, {**changes, weight_path: weight}))
     names = [name for name, _ in candidates]
     if len(set(names)) < max(len(names), 2):
         raise ValueError(
@@ -98,6 +104,7 @@ def find_prefix(estimator, params):
 
 
 def takes_weight(loss):
+    """Return whether a loss, a name or a class, has a weight of pairs."""
     # The registry of losses is not available here, because it imports torch.
     if isinstance(loss, str):
         return loss == "pwiser"
@@ -240,16 +247,51 @@ def compare_losses(
     ['click AUC', 'conversion AUC', 'CVR AUC', 'minus log loss']
     """
     candidates = build_candidates(estimator, losses, weights)
-    models = {n: build_model(estimator, n, own) for n, own in candidates.items()}
+    models = {
+        name: build_model(estimator, name, changes)
+        for name, changes in candidates.items()
+    }
     comparison = cross_validate_models(
-        models, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
+        models,
+        X,
+        Y,
+        cv=cv,
+        scoring=scoring,
+        groups=groups,
+        by=by,
+        params=params,
+        n_jobs=n_jobs,
+        verbose=verbose,
+        random_state=random_state,
     )
     comparison.params = list(candidates.values())
     return comparison
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitAndScores:
+    """The scores of a fit on the test rows of a fold."""
+
+    scores: dict[str, float]
+    fit_time: float  # in seconds, as the next one
+    score_time: float
+    # Of another process than the caller's: texts of warnings with their categories.
+    messages: list[tuple[str, type[Warning]]]
+
+
 def cross_validate_models(
-    models, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
+    models,
+    X,
+    Y,
+    *,
+    cv,
+    scoring,
+    groups,
+    by,
+    params,
+    n_jobs,
+    verbose,
+    random_state,
 ):
     """Fit and score models, given by name, on every fold; see `compare_losses`."""
     refuse_parts(X)
@@ -257,79 +299,102 @@ def cross_validate_models(
     params = {name: collected(value) for name, value in (params or {}).items()}
     check_match(X, _num_samples(Y), Y=Y, groups=groups)
     # A fit cannot compare their indices, since folds select rows by position.
-    per_row = {n: params[n] for n in ("sample_weight", "groups") if n in params}
+    per_row = {
+        name: params[name] for name in ("sample_weight", "groups") if name in params
+    }
     check_match(X, _num_samples(Y), **per_row)
     estimators = list(models.values())
-    name = scoring if isinstance(scoring, str) else "score"
+    scoring_name = scoring if isinstance(scoring, str) else "score"
     if scoring is None:
-        scoring = default_scoring(estimators[0], Y)
-        if get_config()["enable_metadata_routing"]:
-            # As without routing, weights are those of fits only.
-            for each in (scoring := copy.deepcopy(scoring)).values():
-                each.set_score_request(sample_weight=False)
-        rate = sampling_rate(estimators)
-        if rate != 1:
-            scoring = partial(score_full_log, scoring=scoring, rate=rate)
+        scoring = scoring_of_models(estimators, Y)
     # An unknown scorer would otherwise raise after the first fit.
     scorer = check_scoring(estimators[0], scoring=scoring)
-    parts, part_of_row = read_parts(X, by)
+    values, value_of_row = read_values(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
-    splits = list(make_splits(estimators[0], cv, X, Y, groups, seed))
+    splits = list(make_splits(estimators[0], X, Y, cv=cv, groups=groups, seed=seed))
     if len(splits) < 2:
         raise ValueError(f"cv must give at least 2 splits, got {len(splits)}: {cv!r}.")
     warn_about_random_folds(estimators, X, cv, splits, groups)
     # One seed per fold, for all candidates: their starts do not add to the differences.
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
-
     caller = os.getpid()
 
     def jobs():
         # Folds are the outer loop, so that the candidates of a fold finish together.
-        for split, of_split in zip(splits, seeds, strict=True):
-            of_parts = ScoresOfParts(scorer, name, parts, part_of_row[split[1]])
+        for split, seed_of_fold in zip(splits, seeds, strict=True):
+            _, test = split
+            scorer_by_value = ScorerByValue(
+                scorer, scoring_name, values, value_of_row[test]
+            )
             for model in map(clone, estimators):
-                set_seeds(model, int(of_split))
+                set_seeds(model, int(seed_of_fold))
                 yield delayed(fit_and_score)(
-                    model, X, Y, split, of_parts, params, caller
+                    model,
+                    X,
+                    Y,
+                    split=split,
+                    scorer=scorer_by_value,
+                    params=params,
+                    caller=caller,
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.
     parallel = Parallel(n_jobs=n_jobs, return_as="generator" if verbose else "list")
-    results, messages = [], []
+    results = []
     with warnings.catch_warnings(record=True) as caught:
-        for *result, of_process in parallel(jobs()):
+        for result in parallel(jobs()):
             results.append(result)
-            messages += of_process
             if verbose:
                 print(progress(results, list(models), len(splits)), flush=True)
+    messages = [message for result in results for message in result.messages]
     warn_once([*messages, *map(message_of, caught)])
 
     # From the order of the jobs to one row per candidate.
     shape = (len(splits), len(models))
-    by_metric = {
-        name: np.reshape([scores[name] for scores, *_ in results], shape).T
-        for name in results[0][0]
+    scores_by_metric = {
+        metric: np.reshape([result.scores[metric] for result in results], shape).T
+        for metric in results[0].scores
     }
+    warn_about_undefined(scores_by_metric, len(splits))
+    return LossComparison(
+        list(models),
+        scores_by_metric,
+        test_train_ratio=np.mean([len(test) / len(train) for train, test in splits]),
+        seeds=seeds,
+        fit_times=np.reshape([result.fit_time for result in results], shape).T,
+        score_times=np.reshape([result.score_time for result in results], shape).T,
+    )
+
+
+def warn_about_undefined(scores_by_metric, n_splits):
+    """Warn once about metrics without a finite score on some of the folds."""
     undefined = []
-    for name, values in by_metric.items():
-        if n := int((~np.isfinite(values)).any(axis=0).sum()):
-            undefined.append(f"{name} on {n}")
+    for metric, scores in scores_by_metric.items():
+        n_undefined = int((~np.isfinite(scores)).any(axis=0).sum())
+        if n_undefined:
+            undefined.append(f"{metric} on {n_undefined}")
     if undefined:
         warn_user(
-            f"Some of the {len(splits)} folds have no finite score and are left out: "
+            f"Some of the {n_splits} folds have no finite score and are left out: "
             f"{', '.join(undefined)}. Use fewer folds or more rows.",
             UndefinedMetricWarning,
         )
-    return LossComparison(
-        list(models),
-        by_metric,
-        test_train_ratio=np.mean([len(test) / len(train) for train, test in splits]),
-        seeds=seeds,
-        fit_times=np.reshape([fit for _, fit, _ in results], shape).T,
-        score_times=np.reshape([score for *_, score in results], shape).T,
-    )
+
+
+def scoring_of_models(estimators, Y):
+    """Return the default scores, those on the full log if the models have a rate."""
+    scoring = default_scoring(estimators[0], Y)
+    if get_config()["enable_metadata_routing"]:
+        scoring = copy.deepcopy(scoring)
+        # As without routing, weights are those of fits only.
+        for scorer in scoring.values():
+            scorer.set_score_request(sample_weight=False)
+    rate = sampling_rate(estimators)
+    if rate == 1:
+        return scoring
+    return partial(score_full_log, scoring=scoring, rate=rate)
 
 
 def default_scoring(estimator, Y):
@@ -341,16 +406,17 @@ def default_scoring(estimator, Y):
     }
     path = path_to(len(names) - 1, parents)
     if path[0] == 0 and len(path) > 1:
-        # A task may have the name "CVR".
-        given = f"AUC of {names[-1]} given {names[0]}"
-        scoring[given if "CVR AUC" in scoring else "CVR AUC"] = cvr_auc_scorer
+        name = "CVR AUC"
+        if name in scoring:  # a task has the name "CVR"
+            name = f"AUC of {names[-1]} given {names[0]}"
+        scoring[name] = cvr_auc_scorer
     scoring["minus log loss"] = mean_log_loss_scorer
     return scoring
 
 
 def sampling_rate(estimators):
     """Return the rate at which rows without a click were kept, 1 for a full log."""
-    found = set()
+    rates = set()
     for estimator in estimators:
         params = estimator.get_params()
         # A view has the parameters task and estimator.
@@ -360,19 +426,19 @@ def sampling_rate(estimators):
             rate = params[path]
             if not isinstance(rate, Real) or rate == 1:
                 continue
-            found.add(rate)
+            rates.add(rate)
             if path.startswith(views):
                 raise ValueError(
                     "The labels of one task alone do not tell which rows have no "
                     f"click, for negative_sampling_rate={rate}: compare the estimator "
                     "of all tasks instead of its TaskView, or set scoring."
                 )
-    if len(found) > 1:
+    if len(rates) > 1:
         raise ValueError(
-            f"negative_sampling_rate must be equal in all models, got {sorted(found)}: "
+            f"negative_sampling_rate must be equal in all models, got {sorted(rates)}: "
             "labels are those of one log. Or set scoring."
         )
-    return found.pop() if found else 1
+    return rates.pop() if rates else 1
 
 
 def score_full_log(estimator, X, Y, *, scoring, rate):
@@ -389,7 +455,7 @@ def score_full_log(estimator, X, Y, *, scoring, rate):
         return scorer(estimator, X, Y, sample_weight=weight)
 
 
-def make_splits(estimator, cv, X, Y, groups, seed):
+def make_splits(estimator, X, Y, *, cv, groups, seed):
     """Yield the indices of training and test rows, which may be given as masks."""
     cv = 5 if cv is None else cv
     if isinstance(cv, Integral):
@@ -399,47 +465,55 @@ def make_splits(estimator, cv, X, Y, groups, seed):
         cv = FunnelStratifiedKFold(
             int(cv), random_state=int(seed), task_parents=dict(enumerate(parents))
         )
-    for split in check_cv(cv).split(X, Y, groups):
-        rows = map(np.asarray, split)
-        yield [np.flatnonzero(r) if r.dtype == bool else r for r in rows]
+    for train, test in check_cv(cv).split(X, Y, groups):
+        yield row_indices(train), row_indices(test)
+
+
+def row_indices(rows):
+    """Return the indices of rows, which may be given as a mask."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
 
 
 def set_seeds(estimator, seed):
     """Set every ``random_state`` of a nested estimator that is not deprecated."""
     params = estimator.get_params()
     paths = _responses.find_paths(params, "random_state")
-    used = [path for path in paths if str(params[path]) != "deprecated"]
-    estimator.set_params(**dict.fromkeys(used, seed))
+    settable_paths = [path for path in paths if str(params[path]) != "deprecated"]
+    estimator.set_params(**dict.fromkeys(settable_paths, seed))
 
 
-def read_parts(X, by):
+def read_values(X, by):
     """Return the texts of the values of a column, and the value of each row by index.
 
     The index of rows without a value is -1.
     """
-    rows_by = {}
+    rows_of_value = {}
     if by is not None:
-        rows_by = _responses.rows_of_values(column_of(X, "by", by), by)
-    if len(rows_by) > MAX_PARTS:
+        rows_of_value = _responses.rows_of_values(column_of(X, "by", by), by)
+    if len(rows_of_value) > MAX_VALUES:
         raise ValueError(
-            f"by={by!r} must have at most {MAX_PARTS} values; it has {len(rows_by):,}."
+            f"by={by!r} must have at most {MAX_VALUES} values; it has "
+            f"{len(rows_of_value):,}."
         )
     # As a code per row, which a fold selects like other values of its rows.
-    of_row = np.full(_num_samples(X), -1)
-    for k, rows in enumerate(rows_by.values()):
-        of_row[rows] = k
-    return list(rows_by), of_row
+    value_of_row = np.full(_num_samples(X), -1)
+    for k, rows in enumerate(rows_of_value.values()):
+        value_of_row[rows] = k
+    return list(rows_of_value), value_of_row
 
 
-class ScoresOfParts:
-    """A scorer of test rows that also scores the rows of each part, if there are any.
+class ScorerByValue:
+    """A scorer of test rows that also scores the rows of each value of a column.
 
     Metadata such as groups are those of the rows.
     """
 
-    def __init__(self, scorer, name, parts, part_of_row):
-        self.scorer, self.name = scorer, name
-        self.parts, self.part_of_row = parts, part_of_row
+    def __init__(self, scorer, name, values, value_of_row):
+        self.scorer = scorer
+        self.name = name
+        self.values = values
+        self.value_of_row = value_of_row
 
     def get_metadata_routing(self):
         return get_routing_for_object(self.scorer)
@@ -450,15 +524,21 @@ class ScoresOfParts:
     def __call__(self, estimator, X, Y, **metadata):
         stored = StoredPredictions(estimator, X)
         scores = self._score(stored.at(X, slice(None)), X, Y, metadata)
-        found = dict(scores)
-        for k, part in enumerate(self.parts):
-            rows, own = np.flatnonzero(self.part_of_row == k), {}
+        all_scores = dict(scores)
+        for k, value in enumerate(self.values):
+            rows = np.flatnonzero(self.value_of_row == k)
+            scores_of_value = {}
             if len(rows):
-                X_part, Y_part = (_safe_indexing(table, rows) for table in (X, Y))
-                of_rows = _check_method_params(X, metadata, rows)
-                own = self._score(stored.at(X_part, rows), X_part, Y_part, of_rows)
-            found |= {f"{name}, {part}": own.get(name, np.nan) for name in scores}
-        return found
+                X_value = _safe_indexing(X, rows)
+                Y_value = _safe_indexing(Y, rows)
+                metadata_of_value = _check_method_params(X, metadata, rows)
+                predictions = stored.at(X_value, rows)
+                scores_of_value = self._score(
+                    predictions, X_value, Y_value, metadata_of_value
+                )
+            for name in scores:
+                all_scores[f"{name}, {value}"] = scores_of_value.get(name, np.nan)
+        return all_scores
 
     def _score(self, estimator, X, Y, metadata):
         scores = self.scorer(estimator, X, Y, **metadata)
@@ -471,40 +551,43 @@ class StoredPredictions:
     Each method of the estimator is called once, not once per part.
     """
 
-    methods = "predict_proba", "predict", "decision_function", "predict_cvr"
+    methods = ("predict_proba", "predict", "decision_function", "predict_cvr")
 
     def __init__(self, estimator, X):
-        self.estimator, self.X, self.found = estimator, X, {}
+        self.estimator = estimator
+        self.X = X
+        self.predictions = {}  # by the name of the method
 
     def at(self, X, rows):
         """Return a copy of the estimator that looks up its predictions for `X`."""
-        found = copy.copy(self.estimator)
+        estimator = copy.copy(self.estimator)
         for name in self.methods:
             if hasattr(self.estimator, name):
                 method = getattr(self.estimator, name)
-                setattr(found, name, self._look_up(method, X, rows))
-        return found
+                setattr(estimator, name, self._look_up(method, X, rows))
+        return estimator
 
-    def _look_up(self, method, part, rows):
+    def _look_up(self, method, X_of_rows, rows):
+        """Return a method that looks up its predictions for a table of these rows."""
+
         @wraps(method)  # scikit-learn reads its name
         def predict(X):
-            if X is not part:
+            if X is not X_of_rows:
                 return method(X)
-            if method.__name__ not in self.found:
-                self.found[method.__name__] = method(self.X)
-            found = self.found[method.__name__]
-            if isinstance(found, list):  # one array per task
-                return [_safe_indexing(of_task, rows) for of_task in found]
-            return _safe_indexing(found, rows)
+            if method.__name__ not in self.predictions:
+                self.predictions[method.__name__] = method(self.X)
+            predictions = self.predictions[method.__name__]
+            if isinstance(predictions, list):  # one array per task
+                return [_safe_indexing(array, rows) for array in predictions]
+            return _safe_indexing(predictions, rows)
 
         return predict
 
 
-def fit_and_score(estimator, X, Y, split, scorer, params, caller):
-    """Fit on the training rows of a split, and score the test rows.
+def fit_and_score(estimator, X, Y, *, split, scorer, params, caller):
+    """Return the `FitAndScores` of a fit on the training rows of a split.
 
-    Return the scores, the seconds of both, and, in another process than the caller's,
-    the warnings with their categories.
+    `caller` is the number of the process that compares the models.
     """
     # The caller records those of its threads, of which one would restore the recorder
     # of another.
@@ -514,7 +597,7 @@ def fit_and_score(estimator, X, Y, split, scorer, params, caller):
     with recorder as caught:
         # One warning reports the undefined scores of all fits.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        found = cross_validate(
+        results = cross_validate(
             estimator,
             X,
             Y,
@@ -523,9 +606,14 @@ def fit_and_score(estimator, X, Y, split, scorer, params, caller):
             params=params,
             error_score="raise",
         )
-    fit_time, score_time = (found.pop(key)[0] for key in ("fit_time", "score_time"))
-    scores = {key.removeprefix("test_"): value[0] for key, value in found.items()}
-    return scores, fit_time, score_time, list(map(message_of, caught))
+    fit_time = results.pop("fit_time")[0]
+    score_time = results.pop("score_time")[0]
+    return FitAndScores(
+        scores={key.removeprefix("test_"): value[0] for key, value in results.items()},
+        fit_time=fit_time,
+        score_time=score_time,
+        messages=[message_of(warning) for warning in caught],
+    )
 
 
 def message_of(warning):
@@ -535,17 +623,23 @@ def message_of(warning):
 
 def warn_once(messages):
     """Repeat warnings of fits; of those that differ in numbers only, the first one."""
-    first = {}
+    first_messages = {}
     for message, category in messages:
-        key = re.sub(r"-?\d[\d.,]*", "0", message), category
-        first.setdefault(key, message)
-    for (_, category), message in first.items():
+        without_numbers = re.sub(r"-?\d[\d.,]*", "0", message)
+        first_messages.setdefault((without_numbers, category), message)
+    for (_, category), message in first_messages.items():
         warn_user(message, category)
 
 
 def progress(results, names, n_splits):
-    scores, seconds, _ = results[-1]
+    """Return the line of the last fit: its fold, model, scores and seconds."""
+    result = results[-1]
     fold, k = divmod(len(results) - 1, len(names))
-    shown = ((*as_printed(metric), value) for metric, value in scores.items())
-    values = ", ".join(f"{name} {sign * value:.4f}" for name, sign, value in shown)
-    return f"fold {fold + 1} of {n_splits}, {names[k]}: {values} ({seconds:.1f} s)"
+    scores = []
+    for metric, score in result.scores.items():
+        name, sign = as_printed(metric)
+        scores.append(f"{name} {sign * score:.4f}")
+    return (
+        f"fold {fold + 1} of {n_splits}, {names[k]}: {', '.join(scores)} "
+        f"({result.fit_time:.1f} s)"
+    )

@@ -29,13 +29,24 @@ from sk_pwiser._tasks._labels import read_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
 
-OWN = "sk_pwiser"
+# The name of this package's estimator among the models.
+THIS_PACKAGE = "sk_pwiser"
 # As in `target_encoding="auto"` of the estimator.
 MIN_VALUES = 100
+# Trees for labels that are noisy or rare.
 SMALL_LEAVES = {"num_leaves": 8, "min_child_samples": 100}
-STOPS = {"early_stopping_rounds": 50}
-HIST_STEPS = {"max_iter": 500, "learning_rate": 0.05, "n_iter_no_change": 20}
-HIST_STEPS |= {"early_stopping": True}
+CATBOOST_STEPS = {"early_stopping_rounds": 50}
+HIST_STEPS = {
+    "max_iter": 500,
+    "learning_rate": 0.05,
+    "n_iter_no_change": 20,
+    "early_stopping": True,
+}
+LIGHTGBM_STEPS = {
+    "n_estimators": 500,
+    "learning_rate": 0.05,
+    "early_stopping_round": 20,
+}
 IS_CATEGORY = make_column_selector(dtype_include="category")
 
 
@@ -128,7 +139,8 @@ def compare_models(
     >>> comparison.candidates
     ['sk_pwiser', 'logistic_regression']
     """
-    X, Y = collected(X), collected(Y)
+    X = collected(X)
+    Y = collected(Y)
     labels, missing, _ = read_labels(Y, "ignore", input_name="Y")
     if labels.size == len(labels) and np.ndim(Y) > 1:
         Y = _safe_indexing(selectable(Y), 0, axis=1)  # other packages warn of columns
@@ -142,16 +154,28 @@ def compare_models(
             "X must not be sparse, since models of other packages read its columns; "
             "pass X.toarray(), or pipelines of your own in a dict of models."
         )
-    found = named_models(models, n_tasks=labels.size // len(labels))
-    if len(found) < 2:
-        raise ValueError(f"models must name at least two models, got {list(found)}.")
-    for name, model in found.items():
+    model_of_name = named_models(models, n_tasks=labels.size // len(labels))
+    if len(model_of_name) < 2:
+        raise ValueError(
+            f"models must name at least two models, got {list(model_of_name)}."
+        )
+    for name, model in model_of_name.items():
         if isinstance(model, type) or not hasattr(model, "predict_proba"):
             raise TypeError(
                 f"models[{name!r}] must have the method predict_proba, got {model!r}."
             )
     return cross_validate_models(
-        found, X, Y, cv, scoring, groups, by, None, n_jobs, verbose, random_state
+        model_of_name,
+        X,
+        Y,
+        cv=cv,
+        scoring=scoring,
+        groups=groups,
+        by=by,
+        params=None,
+        n_jobs=n_jobs,
+        verbose=verbose,
+        random_state=random_state,
     )
 
 
@@ -163,8 +187,11 @@ def named_models(models, n_tasks):
                 f"models must be 'default', a list of names or a dict, got {models!r}."
             )
         models = [name for name in MODELS if is_installed(name)]
-    found = dict(models) if isinstance(models, Mapping) else {m: m for m in models}
-    for label, name in found.items():
+    if isinstance(models, Mapping):
+        model_of_label = dict(models)
+    else:
+        model_of_label = {name: name for name in models}
+    for label, name in model_of_label.items():
         if not isinstance(name, str):
             continue
         if name not in MODELS:
@@ -174,12 +201,15 @@ def named_models(models, n_tasks):
                 f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
             )
         model = MODELS[name]()
-        is_own = name == OWN or n_tasks == 1
-        found[label] = model if is_own else OneModelPerTask(OneTask(model))
-    return found
+        learns_all_tasks = name == THIS_PACKAGE or n_tasks == 1
+        if not learns_all_tasks:
+            model = OneModelPerTask(OneTask(model))
+        model_of_label[label] = model
+    return model_of_label
 
 
 def is_installed(name):
+    """Return whether the package of a named model is installed."""
     package = PACKAGES.get(name)
     return package is None or importlib.util.find_spec(package) is not None
 
@@ -188,7 +218,8 @@ class OneModelPerTask(MultiOutputClassifier):
     """Copies of a model, one for each task, of labels of any form."""
 
     def fit(self, X, Y):
-        return super().fit(X, check_targets(Y)[0])
+        targets, *_ = check_targets(Y)
+        return super().fit(X, targets)
 
 
 class OneTask(ClassifierMixin, BaseEstimator):
@@ -224,7 +255,9 @@ class PlainColumns(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         encoder = TableEncoder()
         _, columns = encoder.begin(X)
-        self.encoder_, self.categories_, self.empty_ = encoder, {}, set()
+        self.encoder_ = encoder
+        self.categories_ = {}
+        self.empty_ = set()
         for column, values in zip(encoder.columns_, columns, strict=True):
             if isinstance(column, CategoryColumn):
                 self.categories_[column.name] = sorted(set(as_texts(values)))
@@ -239,20 +272,20 @@ class PlainColumns(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         pandas = import_extra("pandas", "compare_models")
-        found = {}
+        table = {}
         _, columns = self.encoder_.read(X)
         for column, values in zip(self.encoder_.columns_, columns, strict=True):
             name = str(column.name)
             if column.name in self.empty_:
                 # scikit-learn's trees cannot be fitted to a column without a number.
-                found[name] = np.zeros(len(values))
+                table[name] = np.zeros(len(values))
             elif not isinstance(column, CategoryColumn):
-                found[name] = column.read(values)
+                table[name] = column.read(values)
             else:
-                known = self.categories_[column.name]
-                codes = pandas.Index(known).get_indexer(as_texts(values))
-                found[name] = pandas.Categorical.from_codes(codes, known)
-        return pandas.DataFrame(found)
+                categories = self.categories_[column.name]
+                codes = pandas.Index(categories).get_indexer(as_texts(values))
+                table[name] = pandas.Categorical.from_codes(codes, categories)
+        return pandas.DataFrame(table)
 
 
 class StopsEarly(ClassifierMixin, BaseEstimator):
@@ -288,7 +321,7 @@ class CatBoost(ClassifierMixin, BaseEstimator):
 
         options = {"verbose": 0, "allow_writing_files": False, "random_state": 0}
         options |= {"cat_features": IS_CATEGORY(X), **(self.params or {})}
-        held_out = [(self._as_text(each), labels) for each, labels in eval_set]
+        held_out = [(self._as_text(table), labels) for table, labels in eval_set]
         self.model_ = CatBoostClassifier(**options)
         self.model_.fit(self._as_text(X), y, eval_set=held_out or None)
         self.classes_ = self.model_.classes_
@@ -299,9 +332,8 @@ class CatBoost(ClassifierMixin, BaseEstimator):
 
     @staticmethod
     def _as_text(X):
-        return X.assign(
-            **{name: X[name].astype(str).fillna("unseen") for name in IS_CATEGORY(X)}
-        )
+        texts = {name: X[name].astype(str).fillna("unseen") for name in IS_CATEGORY(X)}
+        return X.assign(**texts)
 
 
 def as_texts(values):
@@ -310,6 +342,7 @@ def as_texts(values):
 
 
 def many_values(X):
+    """Return the names of the category columns of many values."""
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
@@ -338,28 +371,31 @@ def one_hot_columns():
 
 
 def logistic_regression():
+    """Return logistic regression on one-hot categories and standardised numbers."""
     # The default of C=1 overfits values that occur a few times.
     model = LogisticRegression(C=0.1, max_iter=1_000)
     return make_pipeline(PlainColumns(), one_hot_columns(), model)
 
 
 def hist_gradient_boosting():
+    """Return scikit-learn's boosted trees, which stop early by themselves."""
     return with_statistics(HistGradientBoostingClassifier(random_state=0, **HIST_STEPS))
 
 
 def early_stopped_lightgbm(n_jobs, seed=0, *, small=False):
+    """Return boosted trees of LightGBM that stop early on a tenth of the rows."""
     from lightgbm import LGBMClassifier
 
-    params = {"n_estimators": 500, "learning_rate": 0.05, "early_stopping_round": 20}
-    params |= SMALL_LEAVES if small else {}
+    params = LIGHTGBM_STEPS | (SMALL_LEAVES if small else {})
     trees = LGBMClassifier(verbose=-1, random_state=seed, n_jobs=n_jobs, **params)
     return by_number(StopsEarly(trees, seed))
 
 
-def lightgbm(**params):
-    # The number of threads of OpenMP, which joblib lowers for parallel fits: with more
-    # threads than free cores, small fits take many times as long.
-    return with_statistics(early_stopped_lightgbm(0, **params))
+def lightgbm(*, small=False):
+    """Return boosted trees of LightGBM, with `small` those of few large leaves."""
+    # 0 is the number of threads of OpenMP, which joblib lowers for parallel fits: with
+    # more threads than free cores, small fits take many times as long.
+    return with_statistics(early_stopped_lightgbm(n_jobs=0, small=small))
 
 
 def by_number(model):
@@ -368,15 +404,17 @@ def by_number(model):
 
 
 def plain_names(X):
+    """Return a table whose columns are named by their index."""
     return X.set_axis([f"column_{j}" for j in range(X.shape[1])], axis=1)
 
 
 def catboost():
     """Return boosted trees of CatBoost, which has target statistics of its own."""
-    return make_pipeline(PlainColumns(), StopsEarly(CatBoost(STOPS)))
+    return make_pipeline(PlainColumns(), StopsEarly(CatBoost(CATBOOST_STEPS)))
 
 
 def multi_task_classifier():
+    """Return this package's estimator with its default parameters."""
     # Not at the top: it loads torch, which folds do not need.
     from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 
@@ -384,12 +422,16 @@ def multi_task_classifier():
 
 
 MODELS = {
-    OWN: multi_task_classifier,
+    THIS_PACKAGE: multi_task_classifier,
     "logistic_regression": logistic_regression,
     "hist_gradient_boosting": hist_gradient_boosting,
     "lightgbm": lightgbm,
     "lightgbm_small_leaves": partial(lightgbm, small=True),
     "catboost": catboost,
 }
-PACKAGES = {"lightgbm": "lightgbm", "catboost": "catboost"}
-PACKAGES["lightgbm_small_leaves"] = "lightgbm"
+# What pip installs for models of packages that may be missing.
+PACKAGES = {
+    "lightgbm": "lightgbm",
+    "lightgbm_small_leaves": "lightgbm",
+    "catboost": "catboost",
+}

@@ -1,6 +1,8 @@
 """Folds with equal shares of funnel depths, by time, and of whole groups."""
 
+from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import (
@@ -111,7 +113,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
-        X, y = map(collected, (X, y))
+        X = collected(X)
+        y = collected(y)
         strata = strata_of_folds(y, self.n_splits, self.task_parents)
         # Within folds, the indices of X and y in another order differ.
         check_rows(X, len(strata), y=y)
@@ -219,7 +222,8 @@ class FunnelTimeSplit(BaseCrossValidator):
         check_integer("n_splits", self.n_splits, at_least=1)
         check_integer("min_conversions", self.min_conversions, at_least=0)
         check_duration(self.gap, "gap", zero=True)
-        y, times = collected(y), times_of(X, self.time)
+        y = collected(y)
+        times = times_of(X, self.time)
         gap = read_duration(self.gap, "gap", times.kind)
         strata = funnel_strata(y, self.task_parents, "y")
         if len(strata) != len(times.values):
@@ -229,30 +233,36 @@ class FunnelTimeSplit(BaseCrossValidator):
         shape = getattr(y, "shape", None) or np.shape(y)
         n_tasks = shape[1] if len(shape) > 1 else 1
         is_conversion = (strata == 2 * n_tasks)[order]
-        times, n_samples = times.values[order], len(order)
+        sorted_times = times.values[order]
+        n_samples = len(order)
         # counts[i] is the number of conversions in the first i rows: two entries tell
         # the number in any part.
         counts = np.append(0, is_conversion.cumsum())
-        size, end, parts = n_samples // (self.n_splits + 1), n_samples, []
+        size = n_samples // (self.n_splits + 1)
+        end = n_samples
+        splits = []
         # From the end: a part that begins earlier to have its conversions moves those
         # before it.
         for fold in range(self.n_splits, 0, -1):
             # The last start with enough conversions, if any.
-            wanted = counts[end] - self.min_conversions
-            latest = int(np.searchsorted(counts, wanted, side="right")) - 1
+            count_at_start = counts[end] - self.min_conversions
+            latest = int(np.searchsorted(counts, count_at_start, side="right")) - 1
             start = max(min(end - max(size, 1), latest), 0)
-            start = int(np.searchsorted(times, times[start]))
-            train = int(np.searchsorted(times, times[start] - gap))
-            if train == 0 or counts[train] < self.min_conversions:
+            # Rows of equal time are in one part.
+            start = int(np.searchsorted(sorted_times, sorted_times[start]))
+            end_of_training = int(
+                np.searchsorted(sorted_times, sorted_times[start] - gap)
+            )
+            if end_of_training == 0 or counts[end_of_training] < self.min_conversions:
                 raise ValueError(
-                    f"n_splits={self.n_splits} with min_conversions="
-                    f"{self.min_conversions} and gap={self.gap!r} is not possible: in "
-                    f"{n_samples} rows with {counts[-1]} conversions, a part of fold "
-                    f"{fold} would have too few conversions, or no rows."
+                    f"n_splits={self.n_splits} with "
+                    f"min_conversions={self.min_conversions} and gap={self.gap!r} is "
+                    f"not possible: in {n_samples} rows with {counts[-1]} conversions, "
+                    f"a part of fold {fold} would have too few conversions, or no rows."
                 )
-            parts.append((order[:train], order[start:end]))
+            splits.append((order[:end_of_training], order[start:end]))
             end = start
-        return iter(parts[::-1])
+        return iter(splits[::-1])
 
 
 class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
@@ -312,8 +322,8 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         """
         if groups is None:
             raise ValueError("groups must be one group per row; got None.")
-        X, y, groups = map(collected, (X, y, groups))
-        X, groups = indexable(X, groups)
+        y = collected(y)
+        X, groups = indexable(collected(X), collected(groups))
         check_rows(X, len(groups), groups=groups, y=y)
         groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
         # As numbers, since scikit-learn sorts groups, which may be texts of any
@@ -338,7 +348,9 @@ def strata_of_folds(y, n_splits, task_parents=CHAIN):
     stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
     # With fewer rows than folds scikit-learn raises, so no warning is needed.
     if rare and len(strata) >= n_splits:
-        counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
+        counts = ", ".join(
+            f"{_describe(stratum)} ({n_rows} rows)" for stratum, n_rows in rare
+        )
         warn_user(
             f"Fewer rows than n_splits={n_splits} in {counts}: too few for every fold, "
             "so stratified together with a neighbouring depth."
@@ -347,6 +359,7 @@ def strata_of_folds(y, n_splits, task_parents=CHAIN):
 
 
 def _describe(stratum):
+    """Return a stratum of `funnel_strata` in words."""
     depth, is_unknown = divmod(stratum, 2)
     return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 
@@ -362,41 +375,62 @@ def warn_about_random_folds(estimators, X, cv, splits, groups=None):
         not np.isin(groups[test], groups[train]).any() for train, test in splits
     ):
         return
-    found = next(filter(None, (_order_of_rows(each, X) for each in estimators)), None)
-    if found is None:
-        column = history_column(getattr(X, "column_names", getattr(X, "columns", ())))
+    orders = (_order_of_rows(estimator, X) for estimator in estimators)
+    order = next((order for order in orders if order is not None), None)
+    if order is None:
+        names = getattr(X, "column_names", getattr(X, "columns", ()))
+        column = history_column(names)
         is_listed = not (cv is None or isinstance(cv, Integral) or hasattr(cv, "split"))
         if column is None or is_listed or hasattr(cv, "time"):
             return
-        why = f"X has {column!r} of HistoryFeatures"
-        found = "...", np.arange(_num_samples(X)), why
-    name, times, why = found
+        order = _RowOrder(
+            column="...",
+            times=np.arange(_num_samples(X)),
+            reason=f"X has {column!r} of HistoryFeatures",
+        )
+    times = order.times
     if any(times[train].max() > times[test].min() for train, test in splits):
         warn_user(
-            f"{why}, but cv={cv!r} trains on rows from after the start of the test "
-            "part, as no model can in operation, and the scores are optimistic. Set "
-            f"cv=FunnelTimeSplit(time={name!r}) to test on later rows."
+            f"{order.reason}, but cv={cv!r} trains on rows from after the start of the "
+            "test part, as no model can in operation, and the scores are optimistic. "
+            f"Set cv=FunnelTimeSplit(time={order.column!r}) to test on later rows."
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _RowOrder:
+    """The order of rows in time."""
+
+    column: Any  # name or index of the column of times
+    times: np.ndarray
+    reason: str  # why this column orders the rows, for a warning
+
+    @classmethod
+    def by_column(cls, X, column, reason):
+        """Return the order by a column of a table; raise if it has no times."""
+        times = read_times(column_of(X, "time", column), column).values
+        return cls(column=column, times=times, reason=reason)
+
+
 def _order_of_rows(estimator, X):
-    """Return the column by which an estimator orders rows, its times, and why."""
+    """Return the `_RowOrder` by which an estimator takes rows, None without one."""
     params = estimator.get_params()
     if any(key.endswith("encoding_params") for key in params):
         names, is_date = date_columns(X)
         if is_date.count(True) == 1:
             name = names[is_date.index(True)]
-            why = f"X has one column of dates, {name!r}"
-            return name, read_times(column_of(X, "time", name), name).values, why
+            return _RowOrder.by_column(X, name, f"X has one column of dates, {name!r}")
     for key, value in params.items():
         if key.endswith("encoding_params__time_column") and value is not None:
-            name, why = value, f"encoding_params has time_column={value!r}"
+            column = value
+            reason = f"encoding_params has time_column={value!r}"
         elif hasattr(value, "label_delay") and hasattr(value, "replay"):
-            name, why = value.time, f"HistoryFeatures has time={value.time!r}"
+            column = value.time
+            reason = f"HistoryFeatures has time={value.time!r}"
         else:
             continue
         try:
-            return name, read_times(column_of(X, "time", name), name).values, why
+            return _RowOrder.by_column(X, column, reason)
         except (ValueError, TypeError, IndexError):  # made by an earlier step
             continue
     return None

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from sk_pwiser._utils._checks import check_number
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser._utils._text_tables import aligned
 
+# Coverage of the intervals.
 CONFIDENCE = 0.95
 # Smaller differences, relative to the score, need no more digits.
-SMALL = 1e-4
+SMALL_DIFFERENCE = 1e-4
 # Metrics are printed without it, and with their own sign.
 MINUS = "minus "
 
@@ -119,7 +121,10 @@ class LossComparison:
 
     def __post_init__(self):
         self.candidates = [str(name) for name in self.candidates]
-        self.scores = {n: np.asarray(s, dtype=float) for n, s in self.scores.items()}
+        self.scores = {
+            metric: np.asarray(scores, dtype=float)
+            for metric, scores in self.scores.items()
+        }
         for name in ("seeds", "fit_times", "score_times"):
             if getattr(self, name) is not None:
                 setattr(self, name, np.asarray(getattr(self, name)))
@@ -151,7 +156,7 @@ class LossComparison:
             a finite difference), ``n_ahead`` and ``n_behind`` (number of folds on which
             the candidate is better and worse). Undefined numbers are NaN.
         """
-        rows = [row for of_metric in self._rows().values() for row in of_metric]
+        rows = list(chain.from_iterable(self._rows().values()))
         return result_frame(
             {name: np.array([row[name] for row in rows]) for name in rows[0]}
         )
@@ -163,7 +168,10 @@ class LossComparison:
         For each metric, whether each candidate is better or worse than the baseline.
         """
         baseline = self.candidates[0]
-        return {n: _verdict(rows[1:], baseline) for n, rows in self._rows().items()}
+        return {
+            metric: _verdict(rows[1:], baseline)
+            for metric, rows in self._rows().items()
+        }
 
     def plot(self, ax=None):
         """Plot the differences to the baseline with their confidence intervals.
@@ -182,12 +190,16 @@ class LossComparison:
         pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
         if ax is None:
             _, ax = pyplot.subplots()
-        baseline, *others = self.candidates
+        baseline = self.candidates[0]
+        compared = self.candidates[1:]
         # The candidates of a metric stand side by side, with the tick in their middle.
-        offsets = (np.arange(len(others)) - (len(others) - 1) / 2) * 0.6 / len(others)
+        steps = np.arange(len(compared)) - (len(compared) - 1) / 2
+        offsets = steps * 0.6 / len(compared)
         places = np.arange(len(self.scores))
-        of_candidates = list(zip(*self._rows().values(), strict=True))[1:]
-        for candidate, offset, rows in zip(others, offsets, of_candidates, strict=True):
+        rows_of_candidates = list(zip(*self._rows().values(), strict=True))[1:]
+        for candidate, offset, rows in zip(
+            compared, offsets, rows_of_candidates, strict=True
+        ):
             difference = np.array([row["difference"] for row in rows])
             reach = np.array([row["high"] for row in rows]) - difference
             options = {"fmt": "o", "capsize": 3, "label": candidate}
@@ -213,15 +225,18 @@ class LossComparison:
         ]
         cells = [("metric", "candidate", "mean", "difference", "interval")]
         for metric, rows in self._rows().items():
-            digits, (name, sign) = _digits(rows), as_printed(metric)
+            digits = _digits(rows)
+            name, sign = as_printed(metric)
             for row in rows:
-                mean, compared = _number(sign * row["mean"], digits), ("", "")
+                mean = _number(sign * row["mean"], digits)
+                difference = ""
+                interval = ""
                 if row["candidate"] != self.candidates[0]:
                     difference = _number(sign * row["difference"], digits, "+")
                     # The opposite sign of a loss swaps the ends.
-                    ends = sorted([sign * row["low"], sign * row["high"]])
-                    compared = (difference, _interval(*ends, digits, "+"))
-                cells.append((name, row["candidate"], mean, *compared))
+                    low, high = sorted([sign * row["low"], sign * row["high"]])
+                    interval = _interval(low, high, digits, "+")
+                cells.append((name, row["candidate"], mean, difference, interval))
         return "\n".join([title, *aligned(cells, "<<>>>"), *verdicts])
 
     @property
@@ -243,12 +258,12 @@ class LossComparison:
                 {
                     "metric": metric,
                     "candidate": candidate,
-                    "mean": _finite_mean(of_candidate),
-                    **paired_interval(of_candidate - values[0], self.test_train_ratio),
+                    "mean": _finite_mean(scores),
+                    **paired_interval(scores - table[0], self.test_train_ratio),
                 }
-                for candidate, of_candidate in zip(self.candidates, values, strict=True)
+                for candidate, scores in zip(self.candidates, table, strict=True)
             ]
-            for metric, values in self.scores.items()
+            for metric, table in self.scores.items()
         }
 
 
@@ -262,16 +277,16 @@ def paired_interval(differences, test_train_ratio):
     finite = differences[np.isfinite(differences)]
     n_splits = len(finite)
     mean = _finite_mean(finite)
-    error = half = np.nan
+    error = half_width = np.nan
     if n_splits >= 2:
         # Nadeau and Bengio (2003), section 4.1: training sets overlap.
         error = np.sqrt((1 / n_splits + test_train_ratio) * finite.var(ddof=1))
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, n_splits - 1) * error
+        half_width = stats.t.ppf((1 + CONFIDENCE) / 2, n_splits - 1) * error
     return {
         "difference": mean,
         "std_error": float(error),
-        "low": float(mean - half),
-        "high": float(mean + half),
+        "low": float(mean - half_width),
+        "high": float(mean + half_width),
         "n_splits": n_splits,
         "n_ahead": int((finite > 0).sum()),
         "n_behind": int((finite < 0).sum()),
@@ -279,6 +294,7 @@ def paired_interval(differences, test_train_ratio):
 
 
 def _finite_mean(values):
+    """Return the mean of the finite values, NaN if there is none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else np.nan
 
@@ -293,7 +309,7 @@ def _digits(rows):
         (
             max(abs(row["difference"]), row["high"] - row["difference"])
             for row in rows
-            if abs(row["difference"]) > SMALL * abs(row["mean"])
+            if abs(row["difference"]) > SMALL_DIFFERENCE * abs(row["mean"])
         ),
         default=1.0,
     )
@@ -301,37 +317,46 @@ def _digits(rows):
 
 
 def _verdict(rows, baseline):
-    sentences, similar, undefined = [], [], []
+    """Return in words whether candidates are ahead of the baseline, or behind it."""
+    sentences = []
+    similar_candidates = []
+    undefined_candidates = []
     digits = _digits(rows)
     for row in rows:
-        candidate, low, high = row["candidate"], row["low"], row["high"]
-        n_splits, amount = row["n_splits"], _number(abs(row["difference"]), digits)
+        candidate = row["candidate"]
+        low = row["low"]
+        high = row["high"]
+        n_splits = row["n_splits"]
+        amount = _number(abs(row["difference"]), digits)
         is_clear = low > 0 or high < 0
         agrees = n_splits in (row["n_ahead"], row["n_behind"])
         if np.isnan(low):
-            undefined.append(candidate)
+            undefined_candidates.append(candidate)
         # An interval can exclude 0 by less than the digits show.
         elif amount == _number(0, digits) or not (is_clear or agrees):
-            similar.append(candidate)
+            similar_candidates.append(candidate)
         else:
             place = "ahead of" if row["difference"] > 0 else "behind"
-            found = f"by {amount} {_interval(*sorted([abs(low), abs(high)]), digits)}"
-            if not is_clear:
+            if is_clear:
+                smallest, largest = sorted([abs(low), abs(high)])
+                interval = _interval(smallest, largest, digits)
+                evidence = f"by {amount} {interval}"
+            else:
                 folds = "both folds" if n_splits == 2 else f"all {n_splits} folds"
-                found = (
+                evidence = (
                     f"on {folds}, by {amount} in the mean, but these are too few folds "
                     "to be sure"
                 )
-            sentences.append(f"{candidate} is {place} {baseline} {found}")
-    if similar:
+            sentences.append(f"{candidate} is {place} {baseline} {evidence}")
+    if similar_candidates:
+        names = " or ".join(similar_candidates)
         sentences.append(
-            f"no difference between {baseline} and {' or '.join(similar)} that these "
-            "folds can show"
+            f"no difference between {baseline} and {names} that these folds can show"
         )
-    if undefined:
+    if undefined_candidates:
+        names = " and ".join(undefined_candidates)
         sentences.append(
-            f"no interval for {' and '.join(undefined)}, because fewer than two folds "
-            "have a score"
+            f"no interval for {names}, because fewer than two folds have a score"
         )
     return "; ".join(sentences)
 

@@ -51,7 +51,7 @@ def test_random_changes_of_times(half_lives, seed, small_blocks):
         removed = sorted(rng.permutation(kept)[:n_removed].tolist())
         counts = Counter(removed)
         for t in {*counts, end + 1}:
-            last = seen(root, t, t, (), blocks.get, bisect_right)[1]
+            last = seen(root, t, t, (), blocks.get, search=bisect_right)[1]
             assert (last == t) == (t in events)
         missing = [t for t in (end - 1, end, end + 1) if t not in events]
         root, absent = tree.changed(root, removed=sorted(removed + missing))

@@ -33,7 +33,14 @@ def make_problem(
     settings = CPMultiTaskLogistic(
         loss=loss, alpha=0.7, intercept_alpha=intercept_alpha
     )
-    return CPProblem(storage(X), targets, weights, codes, levels, settings)
+    return CPProblem(
+        storage(X),
+        targets,
+        weights=weights,
+        codes=codes,
+        n_levels=levels,
+        settings=settings,
+    )
 
 
 def make_factors(levels=LEVELS, seed=1):
@@ -108,8 +115,10 @@ def test_a_step_minimises_its_blocks(positions):
 
 def test_no_step_raises_the_objective():
     problem = make_problem()
-    factors, values, n_iter = solve_als(problem, make_factors(), max_iter=200, tol=1e-6)
-    assert len(values) == 1 + 4 * n_iter
+    solution = solve_als(problem, make_factors(), max_iter=200, tol=1e-6)
+    factors = solution.blocks
+    values = solution.objectives
+    assert len(values) == 1 + 4 * solution.n_iter
     assert np.diff(values).max() <= 1e-9 * values[0]
     assert values[-1] < 0.8 * values[0]
     gradient = problem.gradient(factors, problem.linear(factors))
@@ -118,7 +127,8 @@ def test_no_step_raises_the_objective():
 
 def test_both_solvers_find_the_same_minimum():
     problem = make_problem()
-    by_steps, values, _ = solve_als(problem, make_factors(), max_iter=5000, tol=1e-9)
-    at_once, other, _ = solve_lbfgs(problem, by_steps, max_iter=5000, tol=1e-10)
-    assert_allclose(values[-1], other[-1], rtol=1e-9)
-    assert_allclose(problem.linear(at_once), problem.linear(by_steps), atol=1e-4)
+    by_steps = solve_als(problem, make_factors(), max_iter=5000, tol=1e-9)
+    at_once = solve_lbfgs(problem, by_steps.blocks, max_iter=5000, tol=1e-10)
+    assert_allclose(by_steps.objectives[-1], at_once.objectives[-1], rtol=1e-9)
+    linear_by_steps = problem.linear(by_steps.blocks)
+    assert_allclose(problem.linear(at_once.blocks), linear_by_steps, atol=1e-4)
