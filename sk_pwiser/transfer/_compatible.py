@@ -2,6 +2,7 @@
 
 import inspect
 import reprlib
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -39,7 +40,7 @@ def check_fitted(name, estimator):
     )
 
 
-def check_compatible(estimators):
+def check_compatible(estimators: Iterable[MultiTaskCTRCVRClassifier]) -> None:
     """Raise unless fitted estimators have equal networks, tasks and encoders.
 
     Weights of two networks can be combined only if each weight has the same meaning in
@@ -105,25 +106,36 @@ def check_same_network(name, estimator, other_name, other):
     _check_equal(name, _parts(estimator._result), other_name, _parts(other._result))
 
 
-def _check_equal(name, found, other_name, expected):
+def _check_equal(name, parts, other_name, expected_parts):
     """Compare parts by name, in the order of the expected ones."""
-    for part in expected | found:
-        a, b = found.get(part), expected.get(part)
-        if equal(a, b):
+    for part in expected_parts | parts:
+        value = parts.get(part)
+        expected = expected_parts.get(part)
+        if equal(value, expected):
             continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            key = next(k for k in b | a if not equal(a.get(k), b.get(k)))
-            part, a, b = f"{part}, value {key!r}", a.get(key), b.get(key)
-        a, b = (
-            getattr(each, "__name__", None) or reprlib.repr(each) for each in (a, b)
+        if isinstance(value, dict) and isinstance(expected, dict):
+            keys = expected | value
+            key = next(k for k in keys if not equal(value.get(k), expected.get(k)))
+            part = f"{part}, value {key!r}"
+            value = value.get(key)
+            expected = expected.get(key)
+        raise ValueError(
+            f"{name} differs from {other_name} in {part}: {_short(value)}, not "
+            f"{_short(expected)}."
         )
-        raise ValueError(f"{name} differs from {other_name} in {part}: {a}, not {b}.")
+
+
+def _short(value):
+    """Return the name of a class, or a short text of another value."""
+    return getattr(value, "__name__", None) or reprlib.repr(value)
 
 
 def _parts(result):
     """Return what compatible estimators have in common, by name, in order."""
-    module, schema = result.net.module_, result.schema
-    targets, statistics = schema.targets, schema.statistics
+    module = result.net.module_
+    schema = result.schema
+    targets = schema.targets
+    statistics = schema.statistics
     parts = {"the network": type(module)}
     for name, value in sorted(_network_params(result).items()):
         parts[f"the parameter {name} of the network"] = value
@@ -158,14 +170,14 @@ def _network_params(result):
     network = result.net.module_
     # The first parameter is spec.
     _, *parameters = inspect.signature(type(network)).parameters.values()
-    own = {
+    defaults = {
         p.name: p.default
         for p in parameters
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     }
     names = *SHARED_PARAMS, "embedding_dim", "negative_sampling_rate", "task_parents"
     shared = {name: getattr(network.spec, name) for name in names}
-    params = {**own, **result.settings.network_params, **shared}
+    params = {**defaults, **result.settings.network_params, **shared}
     # Widths may be given as a list or as a tuple.
     return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
 
@@ -185,14 +197,13 @@ def check_pool(estimators):
 
 def check_same_tasks(name, estimator, other_name, other):
     """Raise at the first difference in classes or, of several tasks, in names."""
-    found, expected = (
-        {
-            "the tasks": list(e.task_names_) if e.classes_.ndim > 1 else None,
-            "the classes": e.classes_.tolist(),
-        }
-        for e in (estimator, other)
-    )
-    _check_equal(name, found, other_name, expected)
+    _check_equal(name, _task_parts(estimator), other_name, _task_parts(other))
+
+
+def _task_parts(estimator):
+    """Return the tasks and classes of an estimator, by name."""
+    names = list(estimator.task_names_) if estimator.classes_.ndim > 1 else None
+    return {"the tasks": names, "the classes": estimator.classes_.tolist()}
 
 
 def check_members(base, estimators):
@@ -235,12 +246,12 @@ def check_weights(weights, n_estimators):
 
 def one_per_estimator(name, values, n_estimators):
     """Return one finite number per estimator; `values` may be one for all."""
-    found = np.asarray(values, dtype=float)
-    if found.shape not in ((), (n_estimators,)) or not np.isfinite(found).all():
+    numbers = np.asarray(values, dtype=float)
+    if numbers.shape not in ((), (n_estimators,)) or not np.isfinite(numbers).all():
         raise ValueError(
             f"{name} must be a finite number or {n_estimators} of them; got {values!r}."
         )
-    return np.broadcast_to(found, (n_estimators,))
+    return np.broadcast_to(numbers, (n_estimators,))
 
 
 def check_markets(markets, X, n_estimators):
@@ -269,7 +280,7 @@ def predict_each(estimators, X):
     )
 
 
-def named_parts(estimator):
+def named_parts(estimator: MultiTaskCTRCVRClassifier) -> dict[str, list[str]]:
     """Return the names of the network's tensors by the part that they belong to.
 
     A part has the name of the attribute of the network that holds it, such as "bottom",
@@ -308,7 +319,7 @@ def named_parts(estimator):
         for name, module in network.input_layer.named_modules(prefix="input_layer")
         if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag)
     }
-    parts = {}
+    parts: dict[str, list[str]] = {}
     for name in network.state_dict():
         part = "embedding" if name in tables else name.partition(".")[0]
         if name in owners:
@@ -349,9 +360,9 @@ def _only_tasks(network, task_names):
     parameters = list(trained.values())
     depends = [depends_on(sums, task, parameters) for task in range(len(task_names))]
     return {
-        name: task_names[of_tasks.index(True)]
-        for name, *of_tasks in zip(trained, *depends, strict=True)
-        if sum(of_tasks) == 1
+        name: task_names[task_depends.index(True)]
+        for name, *task_depends in zip(trained, *depends, strict=True)
+        if sum(task_depends) == 1
     }
 
 
@@ -361,38 +372,42 @@ def find_present(network, rows):
     Those of unseen values are included. The second mask is for the vectors that lists
     and sparse columns do not share with a category column; it is empty without them.
     """
-    layer, of_bags = network.input_layer, network.input_layer.bags
+    layer = network.input_layer
+    bag_layer = layer.bags
     present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
     present[layer.unseen.cpu()] = True
     present[rows.column("codes").cpu().long() + layer.offsets.cpu()] = True
-    if of_bags is None:
+    if bag_layer is None:
         return present, torch.zeros(0, dtype=torch.bool)
-    in_bags = torch.zeros(of_bags.embeddings[0].num_embeddings, dtype=torch.bool)
+    in_bags = torch.zeros(bag_layer.embeddings[0].num_embeddings, dtype=torch.bool)
     # The training rows may be a selection of the stored rows.
     selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
-    bags = gather_bags(rows.bags, selected, of_bags.n_bags)
-    _, is_own, own, places = of_bags.locate(bags.to(of_bags.starts.device))
-    present[places[~is_own].cpu()] = True
-    in_bags[own[is_own].cpu()] = True
+    bags = gather_bags(rows.bags, selected, bag_layer.n_bags)
+    bags = bags.to(bag_layer.starts.device)
+    _, is_unshared, bag_places, places = bag_layer.locate(bags)
+    present[places[~is_unshared].cpu()] = True
+    in_bags[bag_places[is_unshared].cpu()] = True
     return present, in_bags
 
 
 def fill_untrained(net, rows):
     """Give values without a training row the embedding of unseen values."""
-    layer, of_bags = net.module_.input_layer, net.module_.input_layer.bags
+    layer = net.module_.input_layer
+    bag_layer = layer.bags
     present, in_bags = find_present(net.module_, rows)
     sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)
     # For each row of a table, the row for unseen values of the same column.
     unseen = layer.unseen.cpu().repeat_interleave(sizes)
     _copy_rows(embedding_tables(net.module_).values(), unseen, ~present)
-    if of_bags is not None:
+    if bag_layer is not None:
         # The same for the vectors that lists and sparse columns have for themselves.
-        starts = of_bags.own_starts.cpu()
+        starts = bag_layer.own_starts.cpu()
         sizes = torch.cat([starts, torch.tensor([len(in_bags)])]).diff()
         unseen = (starts + layer.unseen_code).repeat_interleave(sizes)
-        has_unseen = (of_bags.unseen.cpu() >= 0) & ~of_bags.is_shared.cpu()
+        has_unseen = (bag_layer.unseen.cpu() >= 0) & ~bag_layer.is_shared.cpu()
         absent = ~in_bags & has_unseen.repeat_interleave(sizes)
-        _copy_rows((table.weight for table in of_bags.embeddings), unseen, absent)
+        tables = [table.weight for table in bag_layer.embeddings]
+        _copy_rows(tables, unseen, absent)
 
 
 def _copy_rows(tables, sources, chosen):
@@ -409,8 +424,10 @@ def load_weights(network, source, origins, vectors):
     `origins` holds the earlier code of each code, -1 for new values, and `vectors` the
     same for the vectors of lists. Returns which rows of the tables existed before.
     """
-    before, of_bags = source.input_layer, source.input_layer.bags
-    state, unseen = dict(source.state_dict()), source.spec.unseen_code
+    before = source.input_layer
+    bag_layer = before.bags
+    state = dict(source.state_dict())
+    unseen = source.spec.unseen_code
     none = np.zeros(0, dtype=np.int64)  # of a table without category columns
     # A value that was rare has a code, but no embedding.
     codes = [
@@ -423,13 +440,13 @@ def load_weights(network, source, origins, vectors):
     copied = [(tables, codes, before.offsets)]
     if vectors:
         name = "input_layer.bags.embeddings.{}.weight"
-        tables = {name.format(t): table for t, table in enumerate(of_bags.tables)}
-        copied.append((tables, vectors, of_bags.own_starts))
-    for tables, parts, firsts in copied:
+        tables = {name.format(t): table for t, table in enumerate(bag_layer.tables)}
+        copied.append((tables, vectors, bag_layer.own_starts))
+    for tables, origins_of_columns, firsts in copied:
         # New values start from the embedding of unseen values.
         places = [
-            first + np.where(own >= 0, own, unseen)
-            for own, first in zip(parts, firsts.tolist(), strict=True)
+            first + np.where(origin >= 0, origin, unseen)
+            for origin, first in zip(origins_of_columns, firsts.tolist(), strict=True)
         ]
         places = torch.from_numpy(np.concatenate([none, *places]))
         for name, table in tables.items():

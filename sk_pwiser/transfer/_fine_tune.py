@@ -8,8 +8,10 @@ import math
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.base import clone
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ from sk_pwiser._columns._encoder import (
     unchanged_origins,
 )
 from sk_pwiser._columns._target_statistics import ExtendedStatistics
+from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import (
     SharedColumns,
     build,
@@ -50,14 +53,27 @@ from sk_pwiser.transfer._compatible import (
 REGULARIZERS = {"l2_sp": 0.01, "tred": 0.5}
 
 # The separation of features in "tred": weights of its terms, and its optimisation.
-DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
-N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
+DISCREPANCY_WEIGHT = 0.05
+GATE_PENALTY = 0.024
+HEAD_PENALTY = 0.03
+N_STEPS = 200
+STEP_SIZE = 0.05
+N_ROWS = 128  # of a step and label
 # Parameters that change the meaning or the shapes of the source's weights; of
 # `encoding_params`, all but those of training.
-OF_SOURCE = ["network", "network_params", "embedding_dim", "target_encoding"]
-OF_SOURCE += ["categorical_features"]
-OF_TRAINING = {"category_dropout", "grow_vocabulary", "time_column"}
-OF_TRAINING |= {"target_encoding_blocks"}
+SOURCE_PARAMS = (
+    "network",
+    "network_params",
+    "embedding_dim",
+    "target_encoding",
+    "categorical_features",
+)
+TRAINING_ENTRIES = {
+    "category_dropout",
+    "grow_vocabulary",
+    "time_column",
+    "target_encoding_blocks",
+}
 # Rows from which the scales of the features are computed.
 N_SCALED_ROWS = 10_000
 
@@ -94,7 +110,8 @@ def squared_discrepancy(x, y, n_kernels=5):
     squares = points.square().sum(dim=1)
     distances = squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * points @ points.T
     distances = distances.clamp(min=0)
-    n, n_x = len(points), len(x)
+    n = len(points)
+    n_x = len(x)
     mean = distances.detach().sum() / (n * (n - 1))
     scale = mean.clamp(min=torch.finfo(points.dtype).tiny)
     widths = [scale * 2.0 ** (i - n_kernels // 2) for i in range(n_kernels)]
@@ -120,7 +137,8 @@ def separate(read, y, sample_weight, seed):
     deviation = read(torch.arange(n_scaled) * len(y) // n_scaled).std(dim=0)
     # Constant features carry no information: they are 0.
     scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), 0.0)
-    device, width = scale.device, len(scale)
+    device = scale.device
+    width = len(scale)
     tasks = _balanced_tasks(y.cpu(), sample_weight)
     if not tasks:
         return torch.ones(width, device=device)
@@ -134,8 +152,8 @@ def separate(read, y, sample_weight, seed):
     for _step in range(N_STEPS):
         gates = torch.sigmoid(logits)
         rows = [torch.randint(len(y), (N_ROWS,), generator=generator)]
-        for of_labels, sums, _ in tasks:
-            for chosen, cumulated in zip(of_labels, sums, strict=True):
+        for rows_by_label, sums, _ in tasks:
+            for chosen, cumulated in zip(rows_by_label, sums, strict=True):
                 # Inverse transform sampling, in proportion to the weights, since
                 # torch.multinomial takes at most 2**24 rows.
                 u = torch.rand(N_ROWS // 2, generator=generator, dtype=torch.float64)
@@ -143,7 +161,8 @@ def separate(read, y, sample_weight, seed):
                 rows.append(chosen[places.clamp(max=len(chosen) - 1)])
         x, *by_label = (scale * read(torch.cat(rows))).split([len(r) for r in rows])
         # The two parts should differ as much as possible.
-        relevant, rest = gates * x, (1 - gates) * x
+        relevant = gates * x
+        rest = (1 - gates) * x
         loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
         loss = loss + GATE_PENALTY * gates.square().mean()
         loss = loss + HEAD_PENALTY * heads.square().sum()
@@ -170,10 +189,10 @@ def _balanced_tasks(y, sample_weight):
     weights = weights.double().view(len(y), -1).expand(len(y), y.shape[1])
     for labels, weight in zip(y.T, weights.T, strict=True):
         is_class = torch.stack([labels > 0, labels == 0]) & (weight > 0)
-        rows = [torch.nonzero(each).squeeze(1) for each in is_class]
+        rows = [torch.nonzero(mask).squeeze(1) for mask in is_class]
         if all(map(len, rows)):
-            sums = [weight[each].cumsum(0) for each in rows]
-            totals = torch.stack([each[-1] for each in sums])
+            sums = [weight[indices].cumsum(0) for indices in rows]
+            totals = torch.stack([cumulated[-1] for cumulated in sums])
             tasks.append((rows, sums, (totals / totals.sum()).tolist()))
     return tasks
 
@@ -217,15 +236,17 @@ def _flat(features, n_rows):
 
 
 @contextmanager
-def penalised(net, regularizer, weight, rows, included, seed):
+def penalised(net, penalty, rows, included, seed):
     """Add a penalty to the extra losses in training.
 
     Before the first step, "l2_sp" is 0, and "tred" is the size of the features that do
     not matter.
     """
-    network, reads_features = net.module_, regularizer == "tred"
+    network = net.module_
+    reads_features = penalty.regularizer == "tred"
     # A copy: the parameters themselves are about to change.
-    initial, gates = deepcopy(network).eval(), 1.0
+    initial = deepcopy(network).eval()
+    gates = 1.0
     start = {name: p.detach() for name, p in initial.named_parameters()}
     included = included.to(net.device).unsqueeze(1)
     masks = dict.fromkeys(embedding_tables(network), included)
@@ -238,7 +259,7 @@ def penalised(net, regularizer, weight, rows, included, seed):
         inputs = inputs["codes"].long(), inputs["numeric"]
         return features_of(initial, [tensor.to(net.device) for tensor in inputs])
 
-    if regularizer == "tred":
+    if reads_features:
         gates = separate(read, rows.column("y"), rows.column("sample_weight"), seed)
 
     references = []
@@ -263,7 +284,7 @@ def penalised(net, regularizer, weight, rows, included, seed):
                 value = distance_penalty(features, references.pop())
             else:
                 value = l2_sp_penalty(dict(network.named_parameters()), start, masks)
-        extra = {**output.extra_losses, "regularizer": weight * value}
+        extra = {**output.extra_losses, "regularizer": penalty.weight * value}
         return output._replace(extra_losses=extra)
 
     recorder = _recording(network) if reads_features else nullcontext([])
@@ -280,16 +301,16 @@ def penalised(net, regularizer, weight, rows, included, seed):
 
 @accept_any_case_of_y
 def fit_like(
-    estimator,
-    source,
-    X,
-    Y,
-    sample_weight=None,
+    estimator: MultiTaskCTRCVRClassifier,
+    source: MultiTaskCTRCVRClassifier,
+    X: Any,
+    Y: Any,
+    sample_weight: npt.ArrayLike | None = None,
     *,
-    groups=None,
-    eval_set=None,
-    seen=False,
-):
+    groups: npt.ArrayLike | None = None,
+    eval_set: Any = None,
+    seen: bool = False,
+) -> MultiTaskCTRCVRClassifier:
     """Fit a new network on one market, with the encoder of a fit on all markets.
 
     An encoder that is learnt on one market has its own codes, bins of numbers and
@@ -376,12 +397,19 @@ def fit_like(
     return estimator._set_result(result)
 
 
+class Penalty(NamedTuple):
+    """What keeps a network near its start."""
+
+    regularizer: str | None
+    weight: float
+
+
 @runs_callbacks
-def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
+def _train(estimator, source, given, eval_set, *, seen, extends, penalty=None):
     """Train a network on rows that are encoded by the schema of a fitted estimator.
 
-    It is a new one or, if `near` has a regulariser and its weight, one that starts from
-    the weights of the source.
+    It is a new one or, with a `Penalty`, one that starts from the weights of the
+    source.
     """
     estimator._validate_params()
     earlier = source._result
@@ -396,25 +424,25 @@ def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
     schema, *origins = extend_schema(earlier.schema, table, seen, extends)
     data = encode(plan, table, SharedColumns(settings, schema))
     # Fine-tuned weights were learnt from the rows of the source, too.
-    n_earlier = 0 if near is None else int(earlier.net.criterion_.n_rows)
+    n_earlier = 0 if penalty is None else int(earlier.net.criterion_.n_rows)
     net = build(plan, data, n_earlier_rows=n_earlier)
-    task, rows = None, data.train
+    rows = data.train
+    task = None
     if hasattr(estimator, "_skl_callbacks"):
         task = FitTask.of_fit(estimator, given)
-    if near is None:
+    if penalty is None:
         result = train(plan, data, net, task=task)
         fill_untrained(net, rows)
         return result
-    regularizer, weight = near
-    is_known = load_weights(net.module_, earlier.net.module_, *origins)
+    is_included = load_weights(net.module_, earlier.net.module_, *origins)
     # l2_sp leaves free the embeddings of new values and of values that do not occur.
-    is_known &= find_present(net.module_, rows)[0]
+    is_included &= find_present(net.module_, rows)[0]
     net.note_start(rows)
     # Drawn from a copy: training has the random numbers of an ordinary fit.
     seed = deepcopy(plan.random_state).randint(np.iinfo(np.int32).max)
     keeps_near = nullcontext()
-    if weight:
-        keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
+    if penalty.weight:
+        keeps_near = penalised(net, penalty, rows, is_included, seed)
     with tables_without_decay(net), keeps_near:
         return train(plan, data, net, task=task)
 
@@ -448,19 +476,19 @@ def extend_schema(schema, rows, seen, extends):
 
 @accept_any_case_of_y
 def fine_tune(
-    source,
-    X,
-    Y,
-    sample_weight=None,
+    source: MultiTaskCTRCVRClassifier,
+    X: Any,
+    Y: Any,
+    sample_weight: npt.ArrayLike | None = None,
     *,
-    groups=None,
-    eval_set=None,
-    regularizer=None,
-    regularizer_weight=None,
-    seen=False,
-    extend=True,
-    **params,
-):
+    groups: npt.ArrayLike | None = None,
+    eval_set: Any = None,
+    regularizer: str | None = None,
+    regularizer_weight: float | None = None,
+    seen: bool = False,
+    extend: bool = True,
+    **params: Any,
+) -> MultiTaskCTRCVRClassifier:
     r"""Train a copy of a fitted estimator on the impressions of a new market.
 
     The network starts from the weights of `source`, with a new optimiser. A regulariser
@@ -571,6 +599,34 @@ def fine_tune(
             "regularizer='delta' was removed. Use 'l2_sp', which is ahead of it, or "
             "'tred', which compares features, too."
         )
+    penalty = _read_penalty(regularizer, regularizer_weight)
+    estimator = clone(source).set_params(**params)
+    # The penalty hooks into the network's modules, which a compiled network skips.
+    if penalty.weight and estimator.compile:
+        raise ValueError(
+            f"regularizer={regularizer!r} requires compile=False; got compile="
+            f"{estimator.compile!r}."
+        )
+    _check_same_encoding(Settings.of(vars(estimator)), source._result.settings)
+    if regularizer == "tred" and source.net_.module_.spec.bags:
+        raise ValueError(
+            f"regularizer={regularizer!r} does not support sparse X and lists; use "
+            "'l2_sp' or None."
+        )
+    result = _train(
+        estimator,
+        source,
+        GivenRows(X, Y, sample_weight, groups),
+        eval_set,
+        seen=seen,
+        extends=extend,
+        penalty=penalty,
+    )
+    return estimator._set_result(result)
+
+
+def _read_penalty(regularizer, regularizer_weight):
+    """Return the `Penalty` of parameters, checked."""
     check_choice("regularizer", regularizer, (*REGULARIZERS, None))
     weight = REGULARIZERS.get(regularizer, 0.0)
     if regularizer_weight is not None:
@@ -580,27 +636,22 @@ def fine_tune(
                 f"regularizer_weight={weight!r} has no effect without a regularizer: "
                 f"one of {list(REGULARIZERS)}."
             )
-    estimator = clone(source).set_params(**params)
-    # The penalty hooks into the network's modules, which a compiled network skips.
-    if weight and estimator.compile:
-        raise ValueError(
-            f"regularizer={regularizer!r} requires compile=False; got compile="
-            f"{estimator.compile!r}."
+    return Penalty(regularizer, weight)
+
+
+def _check_same_encoding(settings, source_settings):
+    """Raise if a parameter would change the encoding or the network of the source."""
+    pairs = {
+        name: (getattr(settings, name), getattr(source_settings, name))
+        for name in SOURCE_PARAMS
+    }
+    for name in sorted(ENCODING_PARAMS.keys() - TRAINING_ENTRIES):
+        pairs[name] = (
+            settings.encoding_params[name],
+            source_settings.encoding_params[name],
         )
-    now, before = Settings.of(vars(estimator)), source._result.settings
-    kept = {name: (getattr(now, name), getattr(before, name)) for name in OF_SOURCE}
-    for name in sorted(ENCODING_PARAMS.keys() - OF_TRAINING):
-        kept[name] = now.encoding_params[name], before.encoding_params[name]
-    for name, (value, own) in kept.items():
-        if not equal(describe(value), describe(own)):
+    for name, (value, expected) in pairs.items():
+        if not equal(describe(value), describe(expected)):
             raise ValueError(
-                f"{name} must be that of the source, {own!r}; got {value!r}."
+                f"{name} must be that of the source, {expected!r}; got {value!r}."
             )
-    if regularizer == "tred" and source.net_.module_.spec.bags:
-        raise ValueError(
-            f"regularizer={regularizer!r} does not support sparse X and lists; use "
-            "'l2_sp' or None."
-        )
-    given, near = GivenRows(X, Y, sample_weight, groups), (regularizer, weight)
-    how = {"seen": seen, "extends": extend, "near": near}
-    return estimator._set_result(_train(estimator, source, given, eval_set, **how))

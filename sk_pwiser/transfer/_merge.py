@@ -1,10 +1,12 @@
 """Merging: one network from the weights of several that started from the same one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.optimize import Bounds, minimize
 from sklearn.utils import check_random_state
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._columns._frames import as_table
+from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._callbacks import Freezer
 from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
@@ -139,7 +142,7 @@ def row_entropies(logits, _y=None):
 OBJECTIVES = {"log_loss": row_log_losses, "entropy": row_entropies}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MergeObjective:
     """A mean over rows and tasks, as a function of the coefficients of a merge.
 
@@ -169,10 +172,10 @@ class MergeObjective:
                 sampled = output.sampled_logits
                 logits = widest(output.logits if sampled is None else sampled)
                 values = OBJECTIVES[self.objective](logits, widest(y))
-                part = values.sum() / (len(self.rows) * logits.shape[1])
-                if part.requires_grad:
-                    part.backward()
-                total += part.item()
+                batch_share = values.sum() / (len(self.rows) * logits.shape[1])
+                if batch_share.requires_grad:
+                    batch_share.backward()
+                total += batch_share.item()
         gradient = [
             [self._inner(merged[name], member, name) for member in self.members]
             for name in self.names
@@ -183,12 +186,15 @@ class MergeObjective:
         gradient = tensor.grad
         if gradient is None:
             return 0.0
-        new, old = member[name], self.base[name]
+        new = member[name]
+        old = self.base[name]
         if gradient.is_sparse:
             # Only the rows of the batches are read of a large embedding table.
             gradient = gradient.coalesce()
             (rows,) = gradient.indices()
-            new, old, gradient = new[rows], old[rows], gradient.values()
+            new = new[rows]
+            old = old[rows]
+            gradient = gradient.values()
         return float((widest(gradient) * (widest(new) - widest(old))).sum())
 
 
@@ -201,20 +207,20 @@ LARGEST_SEED = np.iinfo(np.int32).max
 
 @accept_any_case_of_y
 def merge_estimators(
-    base,
-    estimators,
-    X,
-    Y=None,
+    base: MultiTaskCTRCVRClassifier,
+    estimators: Iterable[MultiTaskCTRCVRClassifier],
+    X: Any,
+    Y: Any = None,
     *,
-    objective="log_loss",
-    granularity="task",
-    prior=0.3,
-    bounds=(0.0, 1.0),
-    freeze=(),
-    realign=False,
-    return_coefficients=False,
-    random_state=None,
-):
+    objective: str | None = "log_loss",
+    granularity: str = "task",
+    prior: npt.ArrayLike = 0.3,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    freeze: str | Iterable[str] = (),
+    realign: bool | Mapping[str, Any] = False,
+    return_coefficients: bool = False,
+    random_state: int | np.random.RandomState | None = None,
+) -> Any:
     r"""Merge estimators that were fine-tuned from one base into a single estimator.
 
     .. math:: \theta = \theta_0 + \sum_m \lambda_m (\theta_m - \theta_0)
@@ -335,17 +341,24 @@ def merge_estimators(
     if not names:
         raise ValueError(f"freeze must leave a part to merge; got {freeze!r}.")
     # One row of coefficients per tensor, also if all rows are equal.
-    found = np.tile(start, (len(names), 1))
+    coefficients = np.tile(start, (len(names), 1))
     if objective is not None:
-        mean = MergeObjective(base.net_, first, states, names, rows, objective)
-        found = _minimise(mean, found, granularity, Bounds(low, high))
-    by_name = dict(zip(names, found, strict=True))
+        mean = MergeObjective(
+            net=base.net_,
+            base=first,
+            members=states,
+            names=names,
+            rows=rows,
+            objective=objective,
+        )
+        coefficients = _minimise(mean, coefficients, granularity, Bounds(low, high))
+    by_name = dict(zip(names, coefficients, strict=True))
     merged = with_state(base, combine(first, states, by_name), rows)
     if realignment is not None:
-        merged = _realign(merged, *realignment, frozen, random_state)
+        merged = _realign(merged, realignment, frozen, random_state)
     if not return_coefficients:
         return merged
-    return merged, found[0] if granularity == "task" else by_name
+    return merged, coefficients[0] if granularity == "task" else by_name
 
 
 def _minimise(objective, start, granularity, bounds):
@@ -374,24 +387,33 @@ def _frozen_names(base, freeze):
     parts = _compatible.named_parts(base)
     frozen = set()
     for name in wanted:
-        found = [part for part in parts if part == name or part.startswith(f"{name}.")]
-        if not found:
+        start = f"{name}."
+        chosen = [part for part in parts if part == name or part.startswith(start)]
+        if not chosen:
             raise ValueError(
                 f"freeze holds {name!r}; the parts of the network are {list(parts)}."
             )
-        frozen.update(*(parts[part] for part in found))
+        frozen.update(*(parts[part] for part in chosen))
     return frozen
 
 
-def _realign(merged, X, Y, max_epochs, frozen, random_state):
+class Realignment(NamedTuple):
+    """The rows that a merged estimator is trained on."""
+
+    X: Any
+    Y: Any
+    max_epochs: int
+
+
+def _realign(merged, realignment, frozen, random_state):
     """Train a copy of a merged estimator, except for the tensors in `frozen`."""
     random_state = check_random_state(random_state)
     trained = fine_tune(
         merged,
-        X,
-        Y,
+        realignment.X,
+        realignment.Y,
         extend=False,
-        max_epochs=max_epochs,
+        max_epochs=realignment.max_epochs,
         early_stopping=False,
         refit=False,
         random_state=int(random_state.randint(LARGEST_SEED)),
@@ -411,7 +433,7 @@ def _realign(merged, X, Y, max_epochs, frozen, random_state):
 
 
 def _check_realign(realign, base, X, Y):
-    """Return rows, labels and number of epochs of a realignment, or None."""
+    """Return the `Realignment`, or None."""
     if isinstance(realign, bool | np.bool_):
         realign = {} if realign else {"max_epochs": 0}
     if not isinstance(realign, Mapping) or not realign.keys() <= REALIGN_KEYS:
@@ -421,7 +443,8 @@ def _check_realign(realign, base, X, Y):
         )
     if ("X" in realign) != ("Y" in realign):
         raise ValueError("realign must hold both X and Y, or neither.")
-    X, Y = realign.get("X", X), realign.get("Y", Y)
+    X = realign.get("X", X)
+    Y = realign.get("Y", Y)
     max_epochs = check_integer(
         "max_epochs in realign", realign.get("max_epochs", 1), at_least=0
     )
@@ -431,10 +454,17 @@ def _check_realign(realign, base, X, Y):
     if Y is None:
         raise ValueError("Y must not be None with realign, which needs labels.")
     _compatible.check_labels(base, X, Y)
-    return X, Y, max_epochs
+    return Realignment(X, Y, max_epochs)
 
 
-def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
+def merge_interference(
+    base: MultiTaskCTRCVRClassifier,
+    estimators: Iterable[MultiTaskCTRCVRClassifier],
+    X: Any,
+    *,
+    coefficients: npt.ArrayLike = 1.0,
+    markets: npt.ArrayLike | str | None = None,
+) -> float:
     r"""Measure how much the estimators of a merge disturb each other's predictions.
 
     .. math:: \xi(\lambda) = \sum_m \mathrm{E} \, |p(x; \theta_0 + \lambda_m \tau_m)
@@ -507,7 +537,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     members = _compatible.check_members(base, estimators)
     X = _compatible.check_table(X)
     values = _compatible.one_per_estimator("coefficients", coefficients, len(members))
-    markets = _compatible.check_markets(markets, X, len(members))
+    market_of_rows = _compatible.check_markets(markets, X, len(members))
     rows = base._result.schema.transform(X)
     first, states = read_states(base, members)
 
@@ -520,11 +550,13 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
             logits = [widest(output.logits) for output, _ in outputs]
         return torch.cat(logits).sigmoid().cpu().double().numpy()
 
-    together, total = predict(True), 0.0
+    together = predict(True)
+    total = 0.0
     for index in range(len(members)):
         alone = predict(np.arange(len(members)) == index)
-        # Each task vector should act in its own market only.
-        kept = slice(None) if markets is None else markets == index
-        differences = np.abs(alone - together)[kept]
+        differences = np.abs(alone - together)
+        if market_of_rows is not None:
+            # Each task vector should act in its own market only.
+            differences = differences[market_of_rows == index]
         total += float(differences.mean()) if differences.size else 0.0
     return total

@@ -1,15 +1,19 @@
 """Pools of estimators: which predict best together, and a student of their mean."""
 
+from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import combinations
 from math import comb
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.utils import Bunch, check_random_state
 
+from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import fit_further, refuse_refit
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import Settings
@@ -28,16 +32,16 @@ MAX_SUBSETS = 100_000
 
 @accept_any_case_of_y
 def select_estimators(
-    estimators,
-    X,
-    Y,
+    estimators: Iterable[MultiTaskCTRCVRClassifier],
+    X: Any,
+    Y: Any,
     *,
-    n_select,
-    scoring=None,
-    method="policy",
-    n_iter=300,
-    random_state=None,
-):
+    n_select: int,
+    scoring: Callable[[Any, Any, Any], float] | None = None,
+    method: str = "policy",
+    n_iter: int = 300,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Select the estimators of a pool whose mean prediction scores best.
 
     A set of estimators is scored by the mean of their probabilities on labelled rows.
@@ -137,7 +141,7 @@ def select_estimators(
     scoring = mean_log_loss_scorer if scoring is None else scoring
 
     @cache
-    def score(members):
+    def score(members: tuple[int, ...]) -> float:
         mean = probabilities[list(members)].mean(axis=0)
         value = float(scoring(KnownProbabilities(mean, pool[0].task_parents_), X, y))
         if not np.isfinite(value):
@@ -164,14 +168,15 @@ def draw(p, size, random_state):
 
 def log_probability_gradient(p, drawn):
     """Differentiate the log-probability of a draw with respect to the scores."""
-    gradient, left = np.zeros(len(p)), p.astype(float)
+    gradient = np.zeros(len(p))
+    remaining = p.astype(float)
     for member in drawn:
-        total = left.sum()
+        total = remaining.sum()
         if total > 0:
             # d log softmax of the members that are left, for each draw in turn.
-            gradient -= left / total
+            gradient -= remaining / total
         gradient[member] += 1.0
-        left[member] = 0.0
+        remaining[member] = 0.0
     return gradient
 
 
@@ -183,11 +188,12 @@ def learn_policy(reward, n_members, size, n_iter, random_state):
     for step in range(1, n_iter + 1):
         p = softmax(scores.numpy())
         drawn = draw(p, size, random_state)
-        found = reward(tuple(sorted(drawn.tolist())))
+        reward_of_draw = reward(tuple(sorted(drawn.tolist())))
         # REINFORCE: the gradient of the expected reward, with the mean reward as a
         # baseline.
-        baseline += (found - baseline) / step
-        gradient = (found - baseline) * log_probability_gradient(p, drawn)
+        baseline += (reward_of_draw - baseline) / step
+        advantage = reward_of_draw - baseline
+        gradient = advantage * log_probability_gradient(p, drawn)
         scores.grad = torch.from_numpy(gradient)
         optimizer.step()
     return softmax(scores.numpy())
@@ -201,8 +207,8 @@ def _policy(score, n_members, size, n_iter, random_state):
 def _greedy(score, n_members, size, *_):
     chosen = ()
     for _step in range(size):
-        others = [each for each in range(n_members) if each not in chosen]
-        larger = [tuple(sorted((*chosen, each))) for each in others]
+        others = [member for member in range(n_members) if member not in chosen]
+        larger = [tuple(sorted((*chosen, member))) for member in others]
         # The score is cached, so that a set costs one evaluation in all methods.
         chosen = max(larger, key=score)
     return chosen, np.isin(np.arange(n_members), chosen) / size
@@ -222,7 +228,14 @@ def _exhaustive(score, n_members, size, *_):
 METHODS = {"policy": _policy, "greedy": _greedy, "exhaustive": _exhaustive}
 
 
-def distill(estimators, X, *, weights=None, markets=None, student):
+def distill(
+    estimators: Iterable[MultiTaskCTRCVRClassifier],
+    X: Any,
+    *,
+    weights: npt.ArrayLike | None = None,
+    markets: npt.ArrayLike | str | None = None,
+    student: MultiTaskCTRCVRClassifier,
+) -> MultiTaskCTRCVRClassifier:
     r"""Train an estimator on the predictions of others, without their data.
 
     The student minimises the weighted sum of its cross-entropies with the estimators'
@@ -294,11 +307,11 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     refuse_refit(Settings.of(vars(student)), "training on probabilities of models")
     if hasattr(student, "_result"):
         _compatible.check_same_tasks("student", student, "estimators[0]", pool[0])
-    given = student.task_names
-    if given is not None and list(given) != list(pool[0].task_names_):
+    task_names = student.task_names
+    if task_names is not None and list(task_names) != list(pool[0].task_names_):
         raise ValueError(
             f"student must have task_names={pool[0].task_names_}, as the estimators, "
-            f"or None; got {given!r}."
+            f"or None; got {task_names!r}."
         )
     X = _compatible.check_table(X)
     values = _compatible.check_weights(weights, len(pool))
@@ -306,8 +319,8 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     if indices is None:
         # The weighted mean needs no prediction of weight 0.
         used = np.flatnonzero(values)
-        each = _compatible.predict_each([pool[index] for index in used], X)
-        targets = np.tensordot(values[used], each, axes=1)
+        probabilities = _compatible.predict_each([pool[index] for index in used], X)
+        targets = np.tensordot(values[used], probabilities, axes=1)
         return train_on_probabilities(student, pool[0], X, targets)
     # Each row has one teacher here, so that the teacher's weight becomes that of the
     # row.

@@ -328,11 +328,15 @@ def make_objective(objective, base=None, scale=0.1):
     first, states = read_state(base), [read_state(member) for member in members]
     rows = base._result.schema.transform(X).labelled(Y.to_numpy(dtype=np.float32))
     names = list(first)
-    return (
-        MergeObjective(base.net_, first, states, names, rows, objective),
-        base,
-        members,
+    mean = MergeObjective(
+        net=base.net_,
+        base=first,
+        members=states,
+        names=names,
+        rows=rows,
+        objective=objective,
     )
+    return mean, base, members
 
 
 @pytest.mark.parametrize("name", ["log_loss", "entropy"])
@@ -412,8 +416,15 @@ def test_missing_labels_have_no_part_in_a_merge():
     for rows in (slice(0, None, 2), slice(1, None, 2)):
         y = known[rows].to_numpy(dtype=np.float32)
         encoded = base._result.schema.transform(X[rows]).labelled(y)
-        parts = base.net_, first, states, list(first), encoded, "log_loss"
-        by_row.append(MergeObjective(*parts))
+        objective = MergeObjective(
+            net=base.net_,
+            base=first,
+            members=states,
+            names=list(first),
+            rows=encoded,
+            objective="log_loss",
+        )
+        by_row.append(objective)
 
     def mean(values):
         return sum(each(np.tile(values, (len(first), 1)))[0] for each in by_row)
