@@ -95,7 +95,9 @@ class OnePart:
         encoded = Impressions.of(*self.arrays)
         yield EncodedPart(
             rows=rows,
-            encoded=encoded.labelled(rows.targets.values, weights, rows.groups),
+            encoded=encoded.labelled(
+                rows.targets.values, weights, rows.groups, rows.targets.amounts
+            ),
             codes=self.arrays[0],
             times=self.times,
             weights=weights,
@@ -203,7 +205,9 @@ class SeveralParts:
             encoded = Impressions.of(*arrays)
             yield EncodedPart(
                 rows=rows,
-                encoded=encoded.labelled(rows.targets.values, weights, rows.groups),
+                encoded=encoded.labelled(
+                    rows.targets.values, weights, rows.groups, rows.targets.amounts
+                ),
                 codes=arrays[0],
                 times=times,
                 weights=weights,

@@ -10,7 +10,11 @@ from sk_pwiser._columns._encoder import TableEncoder, learn_constant_columns
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._rows._checked_rows import CheckedRows
 from sk_pwiser._rows._row_summary import RowSummary
-from sk_pwiser._settings import Settings, left_out_column
+from sk_pwiser._settings import (
+    Settings,
+    left_out_column,
+    values_are_per_impression,
+)
 from sk_pwiser._training._schema import Schema, make_encoder, unfitted_statistics
 
 
@@ -107,6 +111,7 @@ class NewColumns:
             summary.tasks,
             summary.base_rates(),
             statistics=statistics,
+            value_scales=summary.value_scales(values_are_per_impression(self.settings)),
         )
 
     def schema_of_parts(self, encoder: TableEncoder, summary: RowSummary) -> Schema:

@@ -19,6 +19,7 @@ from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._rises import find_rises
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._training._stop_reason import stop_reason
+from sk_pwiser._training._value_level import set_level
 from sk_pwiser._utils._random import (
     LARGEST_SEED,
     Generators,
@@ -120,6 +121,10 @@ def train_epochs(
             if data.level is not None and rows.valid is not None:
                 # The level of a log drifts, and its last rows are not trained on.
                 follow_last_rows(net, rows.valid, data.level)
+            if net.criterion_.value_terms is not None:
+                set_level(
+                    net, rows.train, rows.valid, follows_valid=data.level is not None
+                )
     result = describe_end(plan, data, net, result_of(net, kept_epoch(net)))
     net.criterion_.count_fit(data.event_shares, len(data.train))
     if task is not None:

@@ -54,6 +54,7 @@ from sk_pwiser._training._state import (
     grow_tables,
     log_net,
 )
+from sk_pwiser._training._value_level import follow_update as follow_amounts
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED, Generators, seeded_globally
 from sk_pwiser._utils._threads import limited_threads
@@ -361,7 +362,9 @@ def encode_further(
             lists=schema.elements(encoded.bags),
         )
     store = TableStore()
-    labelled = encoded.labelled(table.targets.values, summary.scaled, table.groups)
+    labelled = encoded.labelled(
+        table.targets.values, summary.scaled, table.groups, table.targets.amounts
+    )
     store.add(labelled, np.zeros(len(table), dtype=bool), None)
     train, _ = store.finish(schema, None, False)
     return FurtherRows(
@@ -440,6 +443,8 @@ def train_once(
         if net.settings.lr_schedule is not None:
             learn_rates(net, rows.train)
         net.partial_fit(rows, None)
+        if net.criterion_.value_terms is not None:
+            follow_amounts(net, rows.train)
 
 
 def learn_rates(net: MultiTaskNet, rows: TrainingRows) -> None:

@@ -19,6 +19,7 @@ from sk_pwiser._rows._streamed_rows import StreamedImpressions
 from sk_pwiser._rows._task_weights import check_task_weights
 from sk_pwiser._settings import Settings, left_out_column
 from sk_pwiser._tasks import _labels, _weights
+from sk_pwiser._tasks._amounts import find_values
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._utils._threads import in_background
 from sk_pwiser._utils._warnings import warn_user
@@ -52,14 +53,23 @@ class FileRows:
         self.n_files = n_files  # smallest number of stored files
         self.origin = origin
         # The tasks of the rows, without labels and before any row is read.
-        columns, task_names = dataset.targets, settings.task_names
+        value_columns = list(settings.value_tasks or {})
+        columns = [name for name in dataset.targets if name not in value_columns]
+        task_names = settings.task_names
         names = _labels.choose_task_names(len(columns), task_names, columns, None)
         classes = np.array([0, 1])
         if len(names) > 1:
             classes = np.tile(classes, (len(names), 1))
         parents = read_task_parents(settings.task_parents, names)
         values = np.empty((0, len(names)), dtype=np.float32)
-        self.tasks = _labels.Targets(values, classes, names, parents=parents)
+        value_names = tuple(name for name in value_columns if name in dataset.targets)
+        self.tasks = _labels.Targets(
+            values,
+            classes,
+            names,
+            parents=parents,
+            learnt_values=find_values(settings.value_tasks, value_names, names),
+        )
         self.n_rows = dataset.n_rows_  # filters may select fewer
         self.sample_rows = dataset.sample_rows
         self.max_values = dataset.max_values
@@ -90,9 +100,10 @@ class FileRows:
                 targets = _labels.check_targets(
                     as_table(table.select(dataset.targets)),
                     settings.task_names,
-                    classes=[0, 1] if len(dataset.targets) == 1 else None,
+                    classes=[0, 1] if len(self.tasks.task_names) == 1 else None,
                     missing_labels=settings.missing_labels,
                     task_parents=settings.task_parents,
+                    value_tasks=settings.value_tasks,
                 )
                 weights: Any = None
                 if dataset.sample_weight is not None:
@@ -190,7 +201,9 @@ class FileRows:
                 weights = rows.weights.astype(np.float32)
             with named_place(rows.place):
                 encoded = schema.transform(rows.X)
-            encoded = encoded.labelled(rows.targets.values, weights, rows.groups)
+            encoded = encoded.labelled(
+                rows.targets.values, weights, rows.groups, rows.targets.amounts
+            )
             store.add(encoded, np.arange(len(rows)))
         store.flush()
         return StreamedImpressions(store, schema, None, self.dataset.shuffle_rows)

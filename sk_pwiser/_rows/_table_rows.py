@@ -88,7 +88,12 @@ class TableRows:
         rows = self.rows
         with named_place(self.origin):
             encoded = schema.transform(rows.X)
-        return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
+        return encoded.labelled(
+            rows.targets.values,
+            self.summary.scaled,
+            rows.groups,
+            rows.targets.amounts,
+        )
 
     def release(self) -> None:
         """Free the memory of the table: training reads tensors only."""

@@ -19,7 +19,9 @@ from sk_pwiser._training._encoded_data import Epochs
 from sk_pwiser._training._lr_schedule import Schedule, UpdateRate, WarmupStableDecay
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, loss_choice
+from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils import _components
+from sk_pwiser.losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
 
 
@@ -43,6 +45,21 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
             is_large = min_lazy_size is not None and size >= min_lazy_size
             module.sparse = is_large and not is_dense
     return network
+
+
+def value_terms(
+    settings: Settings, values: Any, scales: Sequence[float]
+) -> ValueTerms | None:
+    """Return the losses of values, or None without any."""
+    if not len(values):
+        return None
+    return ValueTerms(
+        names=values.names,
+        parents=values.parents,
+        loss=VALUE_LOSSES[settings.value_loss],
+        scales=scales,
+        sampling_rate=settings.negative_sampling_rate,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +100,11 @@ def build_criterion(
     *,
     form: NetForm,
     base_rates: Sequence[float],
+    values: ValueTerms | None,
 ) -> MultiTaskCriterion:
     """Build the criterion; `base_rates` are those of the rows, if they are known."""
     loss = components.loss
-    parents = network.spec.parents
+    parents = network.spec.event_parents
     if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
         # The weight follows the rates of the rows, those of files are known only now.
         task_rates = base_rates or network.spec.base_rates
@@ -96,7 +114,11 @@ def build_criterion(
             choice, settings.loss_params, loss.task_names, **arguments
         )
     criterion = MultiTaskCriterion(
-        loss, components.weighting, network.monotonicity_weight, parents
+        loss,
+        components.weighting,
+        network.monotonicity_weight,
+        parents,
+        value_terms=values,
     )
     criterion.leans_on_parents = (
         form.leans_on_parents and loss.averages_rows and max(parents) >= 0
@@ -165,7 +187,7 @@ def batch_arguments(
         "iterator_train": BatchIterator,
         "iterator_train__device": str(device),
         "iterator_train__sampler": components.sampler,
-        "iterator_train__paths": _tree.task_paths(network.spec.parents),
+        "iterator_train__paths": _tree.task_paths(network.spec.event_parents),
         "iterator_valid": BatchIterator,
         "iterator_valid__device": str(device),
         "iterator_valid__keeps_groups": components.loss.asks_for_groups,
@@ -191,7 +213,12 @@ def build_net(
     """
     network = build_network(settings, schema, components.min_lazy_size)
     criterion = build_criterion(
-        settings, components, network, form=form, base_rates=base_rates
+        settings,
+        components,
+        network,
+        form=form,
+        base_rates=base_rates,
+        values=value_terms(settings, schema.targets.learnt_values, schema.value_scales),
     )
     stopping = build_stopping(settings, epochs)
     net = net_class(

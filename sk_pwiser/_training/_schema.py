@@ -21,6 +21,7 @@ from sk_pwiser._columns._target_statistics import (
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._rows._batches import Impressions, gather_bags
 from sk_pwiser._settings import Settings, left_out_column, shared_param
+from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._tasks._labels import SoftTargets, Targets
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
@@ -74,6 +75,7 @@ class Schema:
     widest_bag: int = 0  # the same of bags
     selection: str = ""  # parameters by which the first fit chose the statistics
     category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
+    value_scales: tuple[float, ...] = ()  # mean amounts, by which amounts are divided
 
     @classmethod
     def of(
@@ -83,6 +85,7 @@ class Schema:
         targets: Targets,
         base_rates: np.ndarray,
         statistics: TargetStatistics | None = None,
+        value_scales: tuple[float, ...] = (),
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
         selection, sizes = statistics_selection(settings), encoder.cardinalities_
@@ -91,7 +94,9 @@ class Schema:
         of_columns = tuple(dims[: len(sizes)])
         widest_bag = max(dims[len(sizes) :], default=0)
         learnt = encoder, targets, base_rates, statistics
-        return cls(*learnt, of_columns, widest_bag, selection)
+        return cls(
+            *learnt, of_columns, widest_bag, selection, value_scales=value_scales
+        )
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
@@ -223,6 +228,7 @@ class Schema:
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
             task_parents=self.targets.parents,
+            value_parents=self.targets.learnt_values.parents,
             unseen_inputs=unseen_inputs,
             **shared,
         )
@@ -336,4 +342,4 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Schema)
+STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Values, Schema)

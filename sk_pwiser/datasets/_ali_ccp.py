@@ -149,43 +149,47 @@ def load_ali_ccp(
         raise ValueError(
             f"multi_valued must contain fields of Ali-CCP, {FIELDS}; got {unknown}."
         )
-    parts = _downloads.parts_of(subset)
+    splits = _downloads.splits_of(subset)
     # Look for all files before reading the first one.
-    files_of_parts = [_find_files(path, part) for part in parts]
-    if len({len(files) for files in files_of_parts}) > 1:
-        first_files = ", ".join(str(files[0]) for files in files_of_parts)
+    files_of_splits = [_find_files(path, split) for split in splits]
+    if len({len(files) for files in files_of_splits}) > 1:
+        first_files = ", ".join(str(files[0]) for files in files_of_splits)
         raise ValueError(
             f"The parts of Ali-CCP in {str(path)!r} have different forms: "
             f"{first_files}. Read one subset at a time."
         )
-    if len(files_of_parts[0]) == 1:
-        data, lists, target, sizes = _read_processed(pandas, files_of_parts)
+    if len(files_of_splits[0]) == 1:
+        data, lists, target, sizes = _read_processed(pandas, files_of_splits)
     else:
-        data, lists, target, sizes = _read_raw(pandas, files_of_parts, multi_valued)
+        data, lists, target, sizes = _read_raw(pandas, files_of_splits, multi_valued)
     return _downloads.click_conversion_bunch(
-        load_ali_ccp, data, target, _downloads.find_test_rows(parts, sizes), lists=lists
+        load_ali_ccp,
+        data,
+        target,
+        _downloads.find_test_rows(splits, sizes),
+        lists=lists,
     )
 
 
-def _find_files(path: str | os.PathLike[str], part: str) -> list[Path]:
+def _find_files(path: str | os.PathLike[str], split: str) -> list[Path]:
     """Return the file of the processed form, or the two of the publisher's."""
-    processed = [f"{part}.csv", f"ali_ccp/{part}.csv"]
+    processed = [f"{split}.csv", f"ali_ccp/{split}.csv"]
     skeleton = [
-        f"sample_skeleton_{part}.csv",
-        f"ali_ccp/sample_skeleton_{part}.csv",
+        f"sample_skeleton_{split}.csv",
+        f"ali_ccp/sample_skeleton_{split}.csv",
     ]
-    common = [f"common_features_{part}.csv", f"ali_ccp/common_features_{part}.csv"]
+    common = [f"common_features_{split}.csv", f"ali_ccp/common_features_{split}.csv"]
     return _downloads.find_files(
         path, [processed], [skeleton, common], download=ALI_CCP_SOURCE
     )
 
 
 def _read_processed(
-    pandas: Any, files_of_parts: Sequence[Sequence[Path]]
+    pandas: Any, files_of_splits: Sequence[Sequence[Path]]
 ) -> tuple[Any, Any, Any, list[int]]:
     labels = ["click", "purchase"]
     tables = []
-    for [file] in files_of_parts:
+    for [file] in files_of_splits:
         columns = dict.fromkeys([*labels, *PROCESSED], "int64")
         tables.append(_downloads.read_csv(pandas, file, columns))
         _downloads.check_flags(tables[-1], labels, file)
@@ -201,7 +205,7 @@ Features = dict[str, Any]
 
 def _read_raw(
     pandas: Any,
-    files_of_parts: Sequence[Sequence[Path]],
+    files_of_splits: Sequence[Sequence[Path]],
     multi_valued: Sequence[str],
 ) -> tuple[Any, Any, Any, list[int]]:
     columns: dict[str, Any] = {
@@ -209,8 +213,8 @@ def _read_raw(
     }
     labels = array("b")
     sizes = [
-        read_part(skeleton, common, columns, labels, set(multi_valued))
-        for skeleton, common in files_of_parts
+        read_split(skeleton, common, columns, labels, set(multi_valued))
+        for skeleton, common in files_of_splits
     ]
     data = {}
     lists = {}
@@ -228,14 +232,14 @@ def _read_raw(
     return data_frame, list_frame, target, sizes
 
 
-def read_part(
+def read_split(
     skeleton: Path,
     common: Path,
     columns: Mapping[str, MutableSequence[Any]],
     labels: "array[int]",
     multi_valued: Set[str],
 ) -> int:
-    """Add a part to columns and labels, and return its number of rows."""
+    """Add a split to columns and labels, and return its number of rows."""
     shared: dict[str, Features] = {}
     for place, (index, count, text) in _lines(common, 3):
         if index in shared:

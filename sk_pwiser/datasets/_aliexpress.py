@@ -114,11 +114,11 @@ def load_aliexpress(
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_aliexpress")
-    parts = _downloads.parts_of(subset)
+    splits = _downloads.splits_of(subset)
     check_choice("country", country, COUNTRIES)
     # Look for all files before reading the first one.
-    files_of_parts = [_find_files(path, country, part) for part in parts]
-    tables = [_read_part(pandas, files) for files in files_of_parts]
+    files_of_splits = [_find_files(path, country, split) for split in splits]
+    tables = [_read_split(pandas, files) for files in files_of_splits]
     sizes = [len(table) for table in tables]
     rows = pandas.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     del tables
@@ -129,24 +129,24 @@ def load_aliexpress(
         load_aliexpress,
         data,
         target,
-        _downloads.find_test_rows(parts, sizes),
+        _downloads.find_test_rows(splits, sizes),
         search_id=search_id,
     )
 
 
-def _find_files(path: str | os.PathLike[str], country: str, part: str) -> list[Path]:
+def _find_files(path: str | os.PathLike[str], country: str, split: str) -> list[Path]:
     """Return the file of the processed form, or the two of the publisher's."""
     folders = (f"AliExpress_{country}/", f"aliexpress/AliExpress_{country}/", "")
-    names = [f"{code}_{{table}}_{part}.csv" for code in (country, country.lower())]
+    names = [f"{code}_{{table}}_{split}.csv" for code in (country, country.lower())]
     raw = [
         [folder + name.format(table=table) for folder in folders for name in names]
         for table in ("user", "item")
     ]
-    processed = [[f"{folder}{part}.csv" for folder in folders]]
+    processed = [[f"{folder}{split}.csv" for folder in folders]]
     return _downloads.find_files(path, processed, raw, download=ALIEXPRESS_SOURCE)
 
 
-def _read_part(pandas: Any, files: Sequence[Path]) -> Any:
+def _read_split(pandas: Any, files: Sequence[Path]) -> Any:
     if len(files) > 1:
         user_file, item_file = files
         return _join_items_and_users(pandas, user_file, item_file)

@@ -15,12 +15,12 @@ from sklearn.utils import Bunch
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._warnings import warn_user
 
-# The parts of the rows by `subset`.
-PARTS = {"all": ["train", "test"], "train": ["train"], "test": ["test"]}
+# The published splits of the rows by `subset`.
+SPLITS = {"all": ["train", "test"], "train": ["train"], "test": ["test"]}
 
 
-def parts_of(subset: str) -> list[str]:
-    return PARTS[check_choice("subset", subset, PARTS)]
+def splits_of(subset: str) -> list[str]:
+    return SPLITS[check_choice("subset", subset, SPLITS)]
 
 
 def find_files(
@@ -94,9 +94,11 @@ def click_conversion_bunch(
     )
 
 
-def find_test_rows(parts: Sequence[str], sizes: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Return which rows are test rows, for parts of these sizes."""
-    return np.repeat([part == "test" for part in parts], sizes)
+def find_test_rows(
+    splits: Sequence[str], sizes: Sequence[int]
+) -> npt.NDArray[np.bool_]:
+    """Return which rows are test rows, for splits of these sizes."""
+    return np.repeat([split == "test" for split in splits], sizes)
 
 
 def check_columns(names: Collection[str], columns: Iterable[str], source: Any) -> None:

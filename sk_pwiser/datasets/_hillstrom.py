@@ -13,8 +13,8 @@ from sk_pwiser.datasets._downloads import (
     as_category,
     check_flags,
     find_files,
-    parts_of,
     read_csv,
+    splits_of,
 )
 
 FILE_NAME = (
@@ -98,7 +98,7 @@ def load_hillstrom(path: str | os.PathLike[str], *, subset: str = "all") -> Bunc
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_hillstrom")
-    parts = parts_of(subset)
+    splits = splits_of(subset)
     file = Path(path).expanduser()
     if not file.is_file():
         form = [[FILE_NAME, f"hillstrom/{FILE_NAME}"]]
@@ -114,7 +114,7 @@ def load_hillstrom(path: str | os.PathLike[str], *, subset: str = "all") -> Bunc
         random_state=0,
     )
     is_test = np.isin(np.arange(len(target)), test)
-    is_returned = np.where(is_test, "test" in parts, "train" in parts)
+    is_returned = np.where(is_test, "test" in splits, "train" in splits)
     data = rows.loc[is_returned, FEATURES].reset_index(drop=True)
     for name in set(FEATURES) - set(NUMBERS):
         data[name] = as_category(pandas, data[name])

@@ -18,8 +18,8 @@ from sk_pwiser.datasets._downloads import (
     check_flags,
     find_files,
     find_test_rows,
-    parts_of,
     read_csv,
+    splits_of,
 )
 
 USER_FILE = "user_features_pure.csv"
@@ -28,7 +28,7 @@ IMPRESSION_FILES = {
     "train": "val_20220425_20220430.parquet",
     "test": "test_20220501_20220508.parquet",
 }
-# The publisher's file with the impressions of both parts, and the dates of the parts.
+# The publisher's file with the impressions of both splits, and their dates.
 LOG_FILE = "log_standard_4_22_to_5_08_pure.csv"
 DATES = {"train": (20220425, 20220430), "test": (20220501, 20220508)}
 KUAIRAND_SOURCE = (
@@ -153,21 +153,21 @@ def load_kuairand(
     """
     pandas = import_extra("pandas", "load_kuairand")
     import_extra("pyarrow", "load_kuairand")
-    parts = parts_of(subset)
+    splits = splits_of(subset)
     check_choice("second", second, LATER_LABELS)
     # Look for all files before reading the first one.
     folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
     candidates = [folder + USER_FILE for folder in folders]
     [user_file] = find_files(path, [candidates], download=KUAIRAND_SOURCE)
-    names = [[VIDEO_FILE], *([IMPRESSION_FILES[part], LOG_FILE] for part in parts)]
+    names = [[VIDEO_FILE], *([IMPRESSION_FILES[split], LOG_FILE] for split in splits)]
     video_file, *log_files = find_files(
         user_file.parent, names, download=KUAIRAND_SOURCE
     )
     users = _read_table(pandas, user_file, "user_id", USER_FEATURES)
     videos = _read_table(pandas, video_file, "video_id", VIDEO_FEATURES)
     logs = [
-        _read_impressions(pandas, file, second, part)
-        for file, part in zip(log_files, parts, strict=True)
+        _read_impressions(pandas, file, second, split)
+        for file, split in zip(log_files, splits, strict=True)
     ]
     rows = pandas.concat(logs, ignore_index=True)
     tasks = ["click", *LATER_LABELS[second]]
@@ -175,7 +175,7 @@ def load_kuairand(
         load_kuairand,
         _features(rows, users, videos),
         rows[tasks].copy(),
-        find_test_rows(parts, [len(log) for log in logs]),
+        find_test_rows(splits, [len(log) for log in logs]),
         task_parents=dict.fromkeys(tasks[1:], "click"),
         time_ms=rows["time_ms"].to_numpy(copy=True),
     )
@@ -192,14 +192,14 @@ def _read_table(pandas: Any, file: Path, key: str, features: list[str]) -> Any:
     return table
 
 
-def _read_impressions(pandas: Any, file: Path, second: str, part: str) -> Any:
+def _read_impressions(pandas: Any, file: Path, second: str, split: str) -> Any:
     keys = ["user_id", "video_id", "tab", "hourmin", "time_ms"]
     later = LATER_LABELS[second]
     labels = ["is_click", *chain.from_iterable(later.values())]
     if file.name == LOG_FILE:
         rows = read_csv(pandas, file, dict.fromkeys(["date", *keys, *labels], "int64"))
         check_flags(rows, labels, file)
-        rows = rows[rows["date"].between(*DATES[part])]
+        rows = rows[rows["date"].between(*DATES[split])]
         # In the order of time, so that splits by position are splits by time.
         rows = rows.sort_values("time_ms", kind="stable", ignore_index=True)
     else:

@@ -227,7 +227,7 @@ def unify_schemas(
     pyarrow, _, _ = import_parquet()
     names = set(first.names).union(*(schema.names for schema in schemas.values()))
     first_path = next(iter(schemas))
-    fields = []
+    common_fields = []
     for name in columns:
         if name not in names:
             raise ValueError(
@@ -238,8 +238,10 @@ def unify_schemas(
         if is_of_folders:
             sources = {first_path: first}
         path_by_type = _types_of_column(name, sources)
-        fields.append((name, _type_of_column(name, path_by_type, name in labels)))
-    return pyarrow.schema(fields)
+        common_fields.append(
+            (name, _type_of_column(name, path_by_type, name in labels))
+        )
+    return pyarrow.schema(common_fields)
 
 
 def _types_of_column(name: str, schemas: Mapping[str, Any]) -> dict[Any, str]:

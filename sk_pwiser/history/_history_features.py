@@ -149,7 +149,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        keys: list[str | tuple[str, ...]] | list[str] | list[tuple[str, ...]],
+        keys: Sequence[str | tuple[str, ...]],
         *,
         time: str,
         label_delay: Duration | Mapping[str, Duration] = 0,
@@ -246,8 +246,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         rows, _ = self._read(X, y, state, plan)
         if overlap == "error" or plan.max_age is not None:
             self._refuse_early(rows, state, plan)
-        part = state.extended(rows, plan).folded(plan)
-        self._learnt = state.joined(part, plan), plan
+        newer = state.extended(rows, plan).folded(plan)
+        self._learnt = state.joined(newer, plan), plan
         return self
 
     def complete(self, X: Any, y: Any) -> Self:
@@ -285,9 +285,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         if y is None:
             raise TypeError("y must be labels; got None.")
         rows, _ = self._read(X, y, state, plan)
-        part, is_absent, is_final = state.completed(rows, plan)
+        newer, is_absent, is_final = state.completed(rows, plan)
         refuse_labels(is_absent, is_final, state, plan)
-        self._learnt = state.joined(part, plan), plan
+        self._learnt = state.joined(newer, plan), plan
         return self
 
     def transform(self, X: Any) -> Any:
@@ -316,8 +316,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         if (is_early := rows.time < state.end).any():
             self._warn_early(int(is_early.sum()))
             rows = rows._replace(time=np.maximum(rows.time, state.end))
-        part = state.part(rows, plan)
-        features = _features(rows, part, plan, part.pasts(plan))
+        keys_state = state.for_keys_of(rows, plan)
+        features = _features(rows, keys_state, plan, keys_state.pasts(plan))
         return self._output(
             table, plan.passed_through(self.feature_names_in_), features
         )
@@ -351,14 +351,14 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         rows, table = self._read(X, y, state, plan)
         self._refuse_early(rows, state, plan)
-        part = state.extended(rows, plan)
-        pasts = part.pasts(plan)
-        features = _features(rows, part, plan, pasts)
+        newer = state.extended(rows, plan)
+        pasts = newer.pasts(plan)
+        features = _features(rows, newer, plan, pasts)
         result = self._output(
             table, plan.passed_through(self.feature_names_in_), features
         )
         if update:
-            self._learnt = state.joined(part.folded(plan, pasts), plan), plan
+            self._learnt = state.joined(newer.folded(plan, pasts), plan), plan
         return result
 
     def transform_row(self, row: Mapping[str, Any]) -> dict[str, Any]:

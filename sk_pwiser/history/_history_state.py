@@ -280,7 +280,7 @@ class HistoryState:
             log.places(ids) for log, ids in zip(self.logs, ids_of_keys, strict=True)
         ]
 
-    def part(self, rows: Rows, plan: Plan) -> "HistoryState":
+    def for_keys_of(self, rows: Rows, plan: Plan) -> "HistoryState":
         """Return the state of the keys of rows alone, in one level."""
         ids_of_keys = self.ids(rows.columns, plan)
         logs_of_keys = zip(*self.levels, strict=True)
@@ -312,8 +312,8 @@ class HistoryState:
             yield log, key_plan, key_rows
 
     def extended(self, rows: Rows, plan: Plan) -> "HistoryState":
-        """Return the `part` with the keys of new rows, and these rows, not summed."""
-        new = self.with_values(rows).part(rows, plan)
+        """Return the state of the keys of new rows, with these rows, not summed."""
+        new = self.with_values(rows).for_keys_of(rows, plan)
         logs = []
         for log, key_plan, key_rows in new.with_rows(rows, plan):
             half_lives = key_plan.half_lives
@@ -326,14 +326,14 @@ class HistoryState:
             new.end = last if self.end is None else max(last, self.end)
         return new
 
-    def joined(self, part: "HistoryState", plan: Plan) -> "HistoryState":
+    def joined(self, newer: "HistoryState", plan: Plan) -> "HistoryState":
         """Return the state with a later state of some keys, with its other values."""
 
         def size(logs: list[KeyLog]) -> int:
             return sum(log.size for log in logs)
 
-        new = copy.copy(part)
-        levels = [*self.levels, part.logs]
+        new = copy.copy(newer)
+        levels = [*self.levels, newer.logs]
         # Each level is more than twice as large as the next one: a key is copied a
         # logarithmic number of times, however many small changes there are.
         while len(levels) > 1 and 2 * size(levels[-1]) >= size(levels[-2]):
@@ -350,12 +350,12 @@ class HistoryState:
         return new.folded(plan).compacted(plan)
 
     def completed(self, rows: Rows, plan: Plan) -> tuple["HistoryState", Array, Array]:
-        """Return the `part` of rows with labels that these lacked, and which rows fail.
+        """Return the state of the keys of rows, with their labels, and which rows fail.
 
         The latter are two arrays: rows that the state does not have, and rows whose
         labels it has already.
         """
-        new = self.with_values(rows).part(rows, plan)
+        new = self.with_values(rows).for_keys_of(rows, plan)
         logs = []
         is_absent = np.zeros(len(rows.time), dtype=bool)
         is_final = np.zeros(len(rows.time), dtype=bool)
@@ -408,7 +408,7 @@ class HistoryState:
             for name, index in self.indices.items()
         }
         new.n_values = new._count_values()
-        moves = {name: used.cumsum() - 1 for name, used in is_used.items()}
+        moves = {name: is_here.cumsum() - 1 for name, is_here in is_used.items()}
         new.levels = [
             [_moved(log, moves, key_plan) for log, key_plan in logs_and_plans]
         ]

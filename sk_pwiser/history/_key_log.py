@@ -543,11 +543,11 @@ class Past:
         """Return, per task, what shrinks the log-odds of others to a key's."""
         _, *labels = next(self._counts(self.view(code, time)))
         n_tasks = len(self.plan.lags)
-        known = labels[:n_tasks]
-        positive = labels[n_tasks:]
+        n_known = labels[:n_tasks]
+        n_positive = labels[n_tasks:]
         return [
             rate_prior(n, k, self.plan.smoothing)
-            for n, k in zip(known, positive, strict=True)
+            for n, k in zip(n_known, n_positive, strict=True)
         ]
 
     def numbers(
@@ -710,9 +710,9 @@ def numbers_of(
     n_tasks = len(priors)
     for impressions, *labels in horizons:
         numbers.append(log1p(impressions))
-        known = labels[:n_tasks]
-        positive = labels[n_tasks:]
-        for n, k, prior in zip(known, positive, priors, strict=True):
+        n_known = labels[:n_tasks]
+        n_positive = labels[n_tasks:]
+        for n, k, prior in zip(n_known, n_positive, priors, strict=True):
             added_events, added_others, prior_logit = prior
             odds = (k + added_events) / (n - k + added_others)
             log_odds = log(odds) - prior_logit
@@ -720,11 +720,11 @@ def numbers_of(
     return numbers
 
 
-def rate_prior(known: Any, positive: Any, smoothing: float) -> tuple[Any, Any, Any]:
+def rate_prior(n_known: Any, n_positive: Any, smoothing: float) -> tuple[Any, Any, Any]:
     """Return the events and the other rows that are added to rates, and the log-odds.
 
     The rarer of the two are `smoothing`. The rate is 1/2 before any label.
     """
-    rate = (positive + 0.5) / (known + 1)
+    rate = (n_positive + 0.5) / (n_known + 1)
     strength = smoothing / np.minimum(rate, 1 - rate)
     return strength * rate, strength * (1 - rate), np.log(rate / (1 - rate))

@@ -91,22 +91,22 @@ class PastsOfKeys:
             )
         ]
         for k in range(n_tasks):
-            known = 1 + k
-            positive = 1 + n_tasks + k
+            known_column = 1 + k
+            positive_column = 1 + n_tasks + k
             events = _sequences(
                 log,
                 plan.half_lives,
-                count=counts[:, positive],
+                count=counts[:, positive_column],
                 last=last[:, 1 + k],
-                decayed=decayed[:, :, positive],
+                decayed=decayed[:, :, positive_column],
                 is_event=labels[:, k] == 1,
             )
             missing = _sequences(
                 log,
                 plan.half_lives,
-                count=n_impressions - counts[:, known],
+                count=n_impressions - counts[:, known_column],
                 last=last_impression,
-                decayed=decayed[:, :, 0] - decayed[:, :, known],
+                decayed=decayed[:, :, 0] - decayed[:, :, known_column],
                 is_event=labels[:, k] < 0,
             )
             self.sequences += [events, missing]
@@ -209,9 +209,9 @@ def look(past: KeyPast, time: Any, plan: Plan, read: ReadBlock | None) -> Sight 
         return None
     seen_by_lag = {plan.state_delay: impressions_seen}
     ages = [(time - last) / plan.unit]
-    known: list[int] = []
-    positive: list[int] = []
-    missing: list[int] = []
+    known_counts: list[int] = []
+    positive_counts: list[int] = []
+    missing_counts: list[int] = []
     known_sums = []
     positive_sums = []
     for k, lag in enumerate(plan.lags):
@@ -234,21 +234,21 @@ def look(past: KeyPast, time: Any, plan: Plan, read: ReadBlock | None) -> Sight 
             )
             row_sums = [a - b for a, b in zip(row_sums, missing_sums, strict=True)]
         ages.append((time - last) / plan.unit if n_events else math.nan)
-        known.append(n_rows - n_missing)
-        positive.append(n_events)
-        missing.append(n_missing)
+        known_counts.append(n_rows - n_missing)
+        positive_counts.append(n_events)
+        missing_counts.append(n_missing)
         known_sums.append(row_sums)
         positive_sums.append(event_sums)
-    horizons: list[list[float]] = [[n_impressions, *known, *positive]]
+    horizons: list[list[float]] = [[n_impressions, *known_counts, *positive_counts]]
     for window in plan.windows:
         bound = time - window
         n_before, *_ = seen(impressions, bound, time, (), read)
         known_in_window = []
         positive_in_window = []
         for k in range(len(plan.lags)):
-            n_known = known[k] - n_before
-            n_events = positive[k]
-            if missing[k]:
+            n_known = known_counts[k] - n_before
+            n_events = positive_counts[k]
+            if missing_counts[k]:
                 n_missing, *_ = seen(blocks[2 + 2 * k], bound, time, (), read)
                 n_known += n_missing
             if n_events:
@@ -299,9 +299,9 @@ class OneRow:
         """Return the values of elements of a list."""
         raise NotImplementedError
 
-    def _prior(self, known: float, positive: float) -> tuple[float, ...]:
+    def _prior(self, n_known: float, n_positive: float) -> tuple[float, ...]:
         """Return what shrinks the log-odds of keys, as numbers of Python."""
-        return tuple(map(float, rate_prior(known, positive, self.plan.smoothing)))
+        return tuple(map(float, rate_prior(n_known, n_positive, self.plan.smoothing)))
 
     def key_field(self, row: Mapping[str, Any], name: str) -> Any:
         """Return a field; raise if it, or keys of the state, are rounded integers."""

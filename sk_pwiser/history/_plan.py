@@ -180,7 +180,7 @@ class Plan:
                 names.append(f"{list_plan.name}_ages")
         return names
 
-    def _list(self, entry: Mapping[str, Any], before: Sequence[ListPlan]) -> ListPlan:
+    def _list(self, entry: Mapping[str, Any], former: Sequence[ListPlan]) -> ListPlan:
         """Return the plan of an entry of `lists`, given those of the entries before."""
         key = as_keys([entry.get("key", self.keys[0])])[0]
         key_index = self.keys.index(key)
@@ -194,7 +194,7 @@ class Plan:
             name = f"{name}_{self.task_names[task]}"
         return ListPlan(
             key=key_index,
-            place=sum(list_plan.key == key_index for list_plan in before),
+            place=sum(list_plan.key == key_index for list_plan in former),
             column=column,
             n=entry.get("n", DEFAULT_N),
             task=task,

@@ -432,7 +432,8 @@ class StoredHistory:
         try:
             texts, dropped = json.loads(journal)
         except ValueError:  # it is not complete, and no record is written
-            texts, dropped = {}, []
+            texts = {}
+            dropped = []
         self._write({name: b64decode(text) for name, text in texts.items()}, dropped)
         del self.store[self._journal]
 

@@ -87,7 +87,8 @@ def brute_force_sums(
     higher_side: Side, lower_side: Side, margin: float, surrogate: str
 ) -> PairSums:
     """Sum over the matrix of pairs, a block of rows at a time."""
-    (higher, higher_weight), (lower, lower_weight) = higher_side, lower_side
+    higher, higher_weight = higher_side
+    lower, lower_weight = lower_side
     loss, slope = SURROGATES[surrogate]
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
@@ -146,7 +147,8 @@ def hinge_sums(
     higher_side: Side, lower_side: Side, margin: float, squared: bool = False
 ) -> PairSums:
     """Sum w_v w_c max(margin - (v - c), 0), or its square, and return the gradients."""
-    (higher, higher_weight), (lower, lower_weight) = higher_side, lower_side
+    higher, higher_weight = higher_side
+    lower, lower_weight = lower_side
     ordered, order = torch.sort(higher)
     # The active scores of a lower score are the first n_active in this order.
     bound = inactive_bound(ordered, margin)
@@ -257,7 +259,8 @@ def logistic_sums(higher_side: Side, lower_side: Side, margin: float) -> PairSum
     interpolated. If the grid had more than MAX_BLOCKS blocks, all pairs are evaluated.
     The result is NaN if a score is not finite. All tensors are float64 and not empty.
     """
-    (higher, higher_weight), (lower, lower_weight) = higher_side, lower_side
+    higher, higher_weight = higher_side
+    lower, lower_weight = lower_side
     # The margin is subtracted from small numbers; large ones would absorb it.
     origin = torch.minimum(higher.amin(), lower.amin())
     x = higher - origin - margin
@@ -447,19 +450,20 @@ def pairwise_mean(
     """
     higher_scores = at_least_float32(higher.values)
     lower_scores = at_least_float32(lower.values)
-    sides = (higher_scores, lower_scores)
+    both_scores = (higher_scores, lower_scores)
     n_pairs = len(higher_scores) * len(lower_scores)
     result: Tensor
     if n_pairs == 0:
-        zeros = [higher_scores.new_zeros(()), *map(torch.zeros_like, sides)]
-        result = WithGradients.apply(zeros, *sides)  # type: ignore[no-untyped-call]
+        zeros = [higher_scores.new_zeros(()), *map(torch.zeros_like, both_scores)]
+        result = WithGradients.apply(zeros, *both_scores)  # type: ignore[no-untyped-call]
         return result
     device_of_scores = higher_scores.device
     device = device_of_scores
     if widest_float(device) != torch.float64:
         device = torch.device("cpu")
     pair: list[Side] = []
-    for values, weight in zip(sides, (higher.weight, lower.weight), strict=True):
+    both_weights = (higher.weight, lower.weight)
+    for values, weight in zip(both_scores, both_weights, strict=True):
         scores = values.detach().to(device).double().contiguous()
         if weight is None:
             pair.append((scores, torch.ones_like(scores)))
@@ -492,5 +496,5 @@ def pairwise_mean(
     means = [
         (value / total).to(higher_scores.dtype).to(device_of_scores) for value in sums
     ]
-    result = WithGradients.apply(means, *sides)  # type: ignore[no-untyped-call]
+    result = WithGradients.apply(means, *both_scores)  # type: ignore[no-untyped-call]
     return result

@@ -50,9 +50,10 @@ class InputLayer(nn.Module):
             nn.init.normal_(weight, std=INITIAL_STD)
         # One lookup reads all columns at full width; `used` then drops the unused
         # components.
-        components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
-        used = components.flatten().nonzero().squeeze(1)
-        self.used = constant(used) if len(used) < n_columns * dim else None
+        is_used = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
+        components = is_used.flatten().nonzero().squeeze(1)
+        all_are_used = len(components) == n_columns * dim
+        self.used = None if all_are_used else constant(components)
         self._set_cardinalities(spec.cardinalities)
         # Lists read the whole vectors of their column.
         list_columns = {bag.column for bag in spec.bags}

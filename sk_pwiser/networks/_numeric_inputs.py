@@ -162,11 +162,11 @@ def numeric_groups(
     few = [j for j, n in enumerate(n_bins) if n <= FEW_BINS]
     many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
     smooth = [j for j in many if scales and scales[j] < 1]
-    other = [j for j in many if not scales or scales[j] >= 1]
+    not_smooth = [j for j in many if not scales or scales[j] >= 1]
     groups = [(few, 0)] if few else []
     for columns, largest, largest_width in (
         (smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH),
-        (other, LARGEST_DIM, LARGEST_WIDTH),
+        (not_smooth, LARGEST_DIM, LARGEST_WIDTH),
     ):
         if columns:
             dim = max(SMALLEST_DIM, largest_width // len(columns))

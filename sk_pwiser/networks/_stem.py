@@ -107,6 +107,6 @@ class STEM(MultiTaskNetwork):
         to_own = to_own.diagonal(dim1=1, dim2=2).mT
         # The experts of other tasks, without a gradient: the second sum of the
         # equation.
-        others = mix(weights * self.is_other, experts.detach())
-        mixed = mix_trained(to_own, to_shared, experts) + others
+        from_other_tasks = mix(weights * self.is_other, experts.detach())
+        mixed = mix_trained(to_own, to_shared, experts) + from_other_tasks
         return NetworkOutput(self.towers(mixed))

@@ -27,14 +27,14 @@ def copy_overlapping(gradients: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
     """Return the rows in which any task has a nonzero gradient; None means all rows."""
-    table = gradients[0]
+    table, *later_tables = gradients
     if table.dim() != 2 or len(table) < LARGE_TABLE or table.device.type != "cpu":
         # On other devices the number of rows would have to be copied to the host, and
         # passes over the table are cheap.
         return None
     has_nonzero = _has_nonzero_bits(table)
-    for other in gradients[1:]:
-        has_nonzero |= _has_nonzero_bits(other)
+    for later_table in later_tables:
+        has_nonzero |= _has_nonzero_bits(later_table)
     return has_nonzero.nonzero().squeeze(1)
 
 

@@ -1,6 +1,9 @@
 """Weights of rows from critics, which predict the losses of the rest of a session."""
 
+from typing import Any, Self
+
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import solve_banded
 from scipy.special import logit
 from sklearn.base import BaseEstimator, clone
@@ -37,6 +40,8 @@ from sk_pwiser._utils._warnings import warn_user
 # Limits of probabilities, so that the rewards of certain predictions are finite.
 LOWEST = 1e-4
 HIGHEST = 1 - LOWEST
+
+Floats = npt.NDArray[np.float64]
 
 
 class SessionCriticWeights(DocLink, BaseEstimator):
@@ -147,19 +152,25 @@ class SessionCriticWeights(DocLink, BaseEstimator):
     (300, 2)
     """
 
+    base_estimator_: Any
+    critics_: list[Any]
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: npt.NDArray[Any]
+
     def __init__(
         self,
-        base_estimator,
+        base_estimator: Any,
         *,
-        gamma=0.9,
-        lam=0.5,
-        target="bootstrap",
-        critic=None,
-        cv=5,
-        max_iter=20,
-        tol=0.1,
-        random_state=None,
-    ):
+        gamma: float = 0.9,
+        lam: float = 0.5,
+        target: str = "bootstrap",
+        critic: Any = None,
+        cv: int = 5,
+        max_iter: int = 20,
+        tol: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.base_estimator = base_estimator
         self.gamma = gamma
         self.lam = lam
@@ -171,7 +182,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         self.random_state = random_state
 
     @accept_any_case_of_y
-    def fit(self, X, Y, *, groups, order=None):
+    def fit(self, X: Any, Y: Any, *, groups: Any, order: Any = None) -> Self:
         """Fit the first model and the critics.
 
         Parameters
@@ -233,7 +244,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         validate_data(self, X, skip_check_array=True)  # sets the names of the columns
         return self
 
-    def weights(self, X):
+    def weights(self, X: Any) -> Floats:
         """Return the weights of rows.
 
         Parameters
@@ -248,7 +259,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         """
         return 1 - self.lam * self.values(X)
 
-    def values(self, X):
+    def values(self, X: Any) -> Floats:
         """Return the expected rewards in the rest of the session of each row.
 
         Parameters
@@ -267,7 +278,9 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         p = probabilities(self.base_estimator_, X, len(self.critics_))
         return _values(self.critics_, self._encoder.transform(X), p)
 
-    def _left_out_probabilities(self, X, Y, groups, n_tasks):
+    def _left_out_probabilities(
+        self, X: Any, Y: Any, groups: npt.NDArray[Any], n_tasks: int
+    ) -> Floats:
         """Return the probabilities of each session by a model that did not see it."""
         if isinstance(self.base_estimator, FrozenEstimator):
             return probabilities(self.base_estimator, X, n_tasks)
@@ -278,7 +291,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             p[left_out] = probabilities(model, _safe_indexing(X, left_out), n_tasks)
         return p
 
-    def _critic(self, n_categories):
+    def _critic(self, n_categories: int) -> Any:
         if self.critic is not None:
             return self.critic
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -295,7 +308,14 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             ),
         )
 
-    def _fit_critics(self, critic, states, p, rewards, sessions):
+    def _fit_critics(
+        self,
+        critic: Any,
+        states: Floats,
+        p: Floats,
+        rewards: Floats,
+        sessions: "Sessions",
+    ) -> tuple[list[Any], int]:
         targets = sessions.discounted_sums(rewards, self.gamma)
         n_fits = self.max_iter if self.target == "bootstrap" else 1
         for n_iter in range(1, n_fits + 1):
@@ -318,7 +338,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         return critics, n_iter
 
 
-def _target_encoder(seed):
+def _target_encoder(seed: int) -> Any:
     """Return an encoder of categories by mean targets, cross-fitted at random."""
     if TargetEncoder().random_state is None:  # scikit-learn before 1.9
         return TargetEncoder(target_type="continuous", random_state=seed)
@@ -326,15 +346,16 @@ def _target_encoder(seed):
     return TargetEncoder(target_type="continuous", cv=folds)
 
 
-def probabilities(model, X, n_tasks):
-    return np.clip(positive_probabilities(model, X, n_tasks), LOWEST, HIGHEST)
+def probabilities(model: Any, X: Any, n_tasks: int) -> Floats:
+    p: Floats = positive_probabilities(model, X, n_tasks)
+    return np.clip(p, LOWEST, HIGHEST)
 
 
-def _with_action(states, p):
+def _with_action(states: Floats, p: Floats) -> Floats:
     return np.column_stack([states, logit(p)])
 
 
-def _values(critics, states, p):
+def _values(critics: list[Any], states: Floats, p: Floats) -> Floats:
     """Return the values of the rows, shape `(n_samples, n_tasks)`, at most 0."""
     pairs = zip(critics, p.T, strict=True)
     values = [critic.predict(_with_action(states, task_p)) for critic, task_p in pairs]
@@ -344,8 +365,8 @@ def _values(critics, states, p):
 class Sessions:
     """The order of rows within sessions, and whether there is a next row."""
 
-    def __init__(self, groups, order=None):
-        session = np.unique(column_or_1d(groups), return_inverse=True)[1]
+    def __init__(self, groups: Any, order: Any = None) -> None:
+        _, session = np.unique(column_or_1d(groups), return_inverse=True)
         keys = [session]
         if order is not None:
             order = column_or_1d(order)
@@ -360,7 +381,7 @@ class Sessions:
         session = session[self.rows]
         self.continues = np.append(session[1:] == session[:-1], False)
 
-    def discounted_sums(self, rewards, gamma):
+    def discounted_sums(self, rewards: Floats, gamma: float) -> Floats:
         """Solve G_t = r_t + gamma G_{t+1}, with G of 0 after the end of a session."""
         bands = np.ones((2, len(rewards)))
         bands[0] = -gamma * np.append(0, self.continues[:-1])
@@ -368,7 +389,7 @@ class Sessions:
         sums[self.rows] = solve_banded((0, 1), bands, rewards[self.rows])
         return sums
 
-    def next_values(self, values):
+    def next_values(self, values: Floats) -> Floats:
         """Return the values of the next row of the session, 0 for its last row."""
         following = np.zeros_like(values)
         is_before = self.rows[self.continues]
@@ -376,7 +397,7 @@ class Sessions:
         return following
 
 
-def state_encoder(X):
+def state_encoder(X: Any) -> tuple[Any, int]:
     """Return an encoder of tables as floats, codes first, and the number of codes."""
     names = list(X.columns) if hasattr(X, "columns") else []
     category_columns = [
@@ -392,12 +413,12 @@ def state_encoder(X):
     return encoder.fit(X), len(category_columns)
 
 
-def _is_number(dtype):
+def _is_number(dtype: Any) -> bool:
     kind = getattr(dtype, "kind", None)
-    return dtype.is_numeric() if kind is None else kind in "iuf"
+    return bool(dtype.is_numeric()) if kind is None else kind in "iuf"
 
 
-def _with_nan(X):
+def _with_nan(X: Any) -> npt.NDArray[Any]:
     """Return category columns as objects, in which all missing values are NaN."""
     values = np.array(X, dtype=object)
     missing = find_missing(values)

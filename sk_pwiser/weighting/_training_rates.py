@@ -37,9 +37,10 @@ class TrainingRates(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the rates, float32 of shape `(n_tasks,)`; unknown rates are 1."""
-        earlier, later = self.means
+        earlier_mean, later_mean = self.means
         is_known = (self.means > 0).all(dim=0)
-        return torch.where(is_known, later / torch.where(is_known, earlier, 1.0), 1.0)
+        divisor = torch.where(is_known, earlier_mean, 1.0)
+        return torch.where(is_known, later_mean / divisor, 1.0)
 
 
 def softmax_weights(rates: Tensor, temperature: float) -> Tensor:
