@@ -38,9 +38,9 @@ from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._rows._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.model_selection._compare_models import (
+    CATBOOST_STEPS,
     HIST_STEPS,
     IS_CATEGORY,
-    STOPS,
     CatBoost,
     PlainColumns,
     StopsEarly,
@@ -404,7 +404,10 @@ def as_categories(X):
 def catboost(seed, *, small):
     """Return CatBoost with early stopping, and its own statistics of categories."""
     require("catboost", "CatBoost")
-    params = {"random_state": seed, "thread_count": torch.get_num_threads()} | STOPS
+    params = {
+        "random_state": seed,
+        "thread_count": torch.get_num_threads(),
+    } | CATBOOST_STEPS
     params |= {"depth": 4} if small else {}
     return StopsEarly(CatBoost(params), seed)
 

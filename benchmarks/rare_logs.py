@@ -35,7 +35,7 @@ from _tables import load_tables
 from sklearn.model_selection import GridSearchCV
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.__main__ import N_TEST, N_TRAIN, RARE
+from sk_pwiser.__main__ import N_TEST, N_TRAIN, RARE_LOG
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import ctcvr_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
@@ -66,7 +66,7 @@ QUICK_ROWS = 2_000
 
 def generated(seed):
     """Return the rows of a log, and the probabilities of the labels of test rows."""
-    log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=FIRST_LOG + seed, **RARE)
+    log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=FIRST_LOG + seed, **RARE_LOG)
     train, test = slice(N_TRAIN), slice(N_TRAIN, None)
     p = np.column_stack([log.ctr[test], log.ctr[test] * log.cvr[test]])
     return log.data[train], log.data[test], log.target[train], p

@@ -22,6 +22,8 @@ GROUPS = {
         "encoding_params",
         "missing_labels",
         "task_parents",
+        "value_tasks",
+        "value_loss",
         "negative_sampling_rate",
         "task_names",
     ),

@@ -14,7 +14,9 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -35,8 +37,10 @@ from sk_pwiser.metrics import predicted_over_observed
 
 # The candidates of a comparison of losses.
 COMPARED_LOSSES = ("bce", "pwiser")
+# Scores of a generated log: AUC, log loss and calibration of each task, by model.
+Scores = dict[str, list[float]]
 # The generated log of rare conversions.
-RARE_LOG = {
+RARE_LOG: dict[str, Any] = {
     "ctr": 0.4,
     "cvr": 0.02,
     "click_noise": 0.5,
@@ -65,7 +69,7 @@ categories; name columns of ids with --categorical, and dates with --time):
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
@@ -80,15 +84,16 @@ def main(argv=None):
         parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
     """Run the comparison that the arguments ask for."""
     if arguments.data is None:
         show_logs(arguments)
         folder = os.environ.get("SK_PWISER_DATA")  # with KuaiRand-Pure
-        for second_task in ("engage", "long") if folder else ():
-            bunch = load_kuairand(folder, second_task, subset="train")
-            title = f"KuaiRand, click and {second_task}"
-            compare(title, bunch.data, bunch.target, arguments)
+        if folder:
+            for second_task in ("engage", "long"):
+                bunch = load_kuairand(folder, second_task, subset="train")
+                title = f"KuaiRand, click and {second_task}"
+                compare(title, bunch.data, bunch.target, arguments)
         print(NEXT)
         return
     X, Y, times = read(arguments)
@@ -114,12 +119,12 @@ def run(arguments):
         print("Repeat the comparison with --time and the one that orders the rows.")
 
 
-def print_warning(message, *_, **__):
+def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning in one line."""
     print(f"Warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m sk_pwiser",
@@ -127,7 +132,7 @@ def make_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    columns = {"nargs": "+", "default": [], "metavar": "COLUMN"}
+    columns: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "COLUMN"}
     epochs = MultiTaskCTRCVRClassifier().max_epochs
     add("--data", type=Path, metavar="FILE", help="CSV or Parquet file of impressions")
     add(
@@ -151,8 +156,13 @@ def make_parser():
         "regression, gradient boosting and, where installed, LightGBM and CatBoost",
     )
     add("--ignore", **columns, help="columns of the file to leave out")
-    weights = {"nargs": "+", "type": float, "metavar": "WEIGHT"}
-    add("--weights", **weights, help="values of pwiser_weight to compare")
+    add(
+        "--weights",
+        nargs="+",
+        type=float,
+        metavar="WEIGHT",
+        help="values of pwiser_weight to compare",
+    )
     add("--folds", type=int, default=5, help="number of folds (default: 5)")
     add("--seed", type=int, default=0, help="seed of folds and fits (default: 0)")
     add("--jobs", type=int, default=-1, help="parallel fits (default: one per CPU)")
@@ -178,7 +188,7 @@ DATA_OPTIONS = (
 )
 
 
-def check(arguments):
+def check(arguments: argparse.Namespace) -> None:
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
@@ -201,7 +211,9 @@ def check(arguments):
         raise ValueError("--weights must be given without --against-others")
 
 
-def make_model(arguments, **params):
+def make_model(
+    arguments: argparse.Namespace, **params: Any
+) -> MultiTaskCTRCVRClassifier:
     """Return the estimator of all comparisons."""
     return MultiTaskCTRCVRClassifier(
         max_epochs=arguments.max_epochs, refit=arguments.refit, **params
@@ -211,7 +223,7 @@ def make_model(arguments, **params):
 # Generated logs.
 
 
-def show_logs(arguments):
+def show_logs(arguments: argparse.Namespace) -> None:
     """Print the scores of several models on each generated log, and what follows."""
     print(
         f"Mean scores over {N_LOGS} generated logs. Lower log loss is better. pred/obs "
@@ -244,20 +256,22 @@ def show_logs(arguments):
     )
 
 
-def score_logs(score_log, arguments):
+def score_logs(
+    score_log: Callable[..., Scores], arguments: argparse.Namespace
+) -> list[Scores]:
     """Return the scores by model of each generated log."""
     seeds = range(arguments.seed, arguments.seed + N_LOGS)
     jobs = (joblib.delayed(score_log)(arguments, seed) for seed in seeds)
     return joblib.Parallel(n_jobs=arguments.jobs)(jobs)
 
 
-def baselines():
+def baselines() -> dict[str, Any]:
     """Return the models of scikit-learn."""
     names = ["logistic_regression", "hist_gradient_boosting"]
     return model_selection.named_models(names, n_tasks=2)
 
 
-def score_rare(arguments, seed):
+def score_rare(arguments: argparse.Namespace, seed: int) -> Scores:
     """Return the scores by model."""
     log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **RARE_LOG)
     X = log.data.iloc[:N_TRAIN]
@@ -272,7 +286,7 @@ def score_rare(arguments, seed):
     }
 
 
-def score_visits(arguments, seed):
+def score_visits(arguments: argparse.Namespace, seed: int) -> Scores:
     """Return the scores by model, without and with columns of the past."""
     X, Y = make_visits(N_USERS, seed)
     cut = len(X) // 2
@@ -297,7 +311,7 @@ def score_visits(arguments, seed):
     return scores
 
 
-def make_visits(n_users, seed):
+def make_visits(n_users: int, seed: int) -> tuple[Any, Any]:
     """Return impressions in the order of time, and their labels.
 
     Users come and go within days, differ in how much they click and buy, and each
@@ -335,7 +349,7 @@ def make_visits(n_users, seed):
     return X, Y
 
 
-def score(model, X, Y):
+def score(model: Any, X: Any, Y: Any) -> list[float]:
     """Return the AUC, log loss and calibration of each task, in one list."""
     probabilities = positive_probabilities(model, X, Y.shape[1])
     scores = []
@@ -344,7 +358,13 @@ def score(model, X, Y):
     return scores
 
 
-def print_scores(title, tables, *, advice, pairs):
+def print_scores(
+    title: str,
+    tables: Sequence[Scores],
+    *,
+    advice: str,
+    pairs: Sequence[tuple[str, str]],
+) -> None:
     """Print mean scores by model, differences of pairs in conversion AUC, advice."""
     names = f"{'AUC':>7}{'log loss':>9}{'pred/obs':>9}"
     print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':29}{names}{names}")
@@ -372,7 +392,7 @@ def print_scores(title, tables, *, advice, pairs):
 # Real impressions.
 
 
-def read(arguments):
+def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Return the features, the labels and the times in a CSV or Parquet file."""
     path = arguments.data
     targets = arguments.targets
@@ -410,7 +430,7 @@ def read(arguments):
     return X, Y, times
 
 
-def time_of_dates(X, path):
+def time_of_dates(X: Any, path: Path) -> str | None:
     """Return the only column of dates in a Parquet file, None without one."""
     dates = list(X.select_dtypes(["datetime", "datetimetz"]))
     if len(dates) > 1:
@@ -429,11 +449,11 @@ def time_of_dates(X, path):
     return name
 
 
-def read_parquet(arguments):
+def read_parquet(arguments: argparse.Namespace) -> Any:
     """Return the table in a Parquet file."""
     pd = import_extra("pandas", "--data")
 
-    def table(**options):
+    def table(**options: Any) -> Any:
         # pandas makes an index of columns that were one when the file was written.
         frame = pd.read_parquet(arguments.data, **options)
         index_names = [name for name in frame.index.names if name is not None]
@@ -465,7 +485,7 @@ MISSING_WORDS = [
 ]
 
 
-def read_csv(arguments):
+def read_csv(arguments: argparse.Namespace) -> Any:
     """Return the table in a CSV file: categories as text, other columns as numbers.
 
     A value of a category is the same text everywhere in the file, unlike with types
@@ -507,7 +527,7 @@ def read_csv(arguments):
     return pd.DataFrame(columns)
 
 
-def read_numbers(column):
+def read_numbers(column: Any) -> Any:
     """Return a column of text as numbers, or None if it holds other text."""
     pd = import_extra("pandas", "--data")
     for hides_words in (False, True):
@@ -523,7 +543,7 @@ def read_numbers(column):
     return None
 
 
-def begins_with_zero(column):
+def begins_with_zero(column: Any) -> bool:
     """Return whether whole numbers as text have zeros in front."""
     texts = column.dropna().str.strip()
     return texts.str.fullmatch(r"\d+").all() and texts.str.match(r"0\d").any()
@@ -534,7 +554,7 @@ def begins_with_zero(column):
 OFFSET = r"(:\d\d\S*?)\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
 
 
-def read_dates(column, name):
+def read_dates(column: Any, name: str) -> Any:
     """Return the times of `--time`: numbers as such, and ISO dates as dates."""
     pd = import_extra("pandas", "--data")
     is_date = pd.api.types.is_datetime64_any_dtype(column)
@@ -553,7 +573,7 @@ def read_dates(column, name):
     return times.reindex(column.index)
 
 
-def read_offsets(texts, name):
+def read_offsets(texts: Any, name: str) -> Any:
     """Return ISO dates of text in UTC, whose offsets differ or stand after a space."""
     pd = import_extra("pandas", "--data")
     texts = texts.str.strip()
@@ -571,7 +591,7 @@ def read_offsets(texts, name):
         ) from error
 
 
-def date_columns(X):
+def date_columns(X: Any) -> list[str]:
     """Return the columns of text that hold dates which `--time` can read."""
     names = []
     for name, column in X.select_dtypes(["object", "string"]).items():
@@ -586,7 +606,9 @@ def date_columns(X):
     return names
 
 
-def compare(title, X, Y, arguments, times=None):
+def compare(
+    title: str, X: Any, Y: Any, arguments: argparse.Namespace, times: Any = None
+) -> None:
     """Compare losses, or models of other packages, on a data set; print the result."""
     rates = ", ".join(f"{task} {rate:.2%}" for task, rate in Y.mean().items())
     folds = arguments.folds
@@ -600,7 +622,7 @@ def compare(title, X, Y, arguments, times=None):
         flush=True,
     )
     # The list silences warnings about columns that the description has named.
-    params = {"categorical_features": []}
+    params: dict[str, Any] = {"categorical_features": []}
     if times is not None:
         X = X.assign(**{times.name: times})
         params["encoding_params"] = {"time_column": times.name}

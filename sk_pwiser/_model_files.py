@@ -6,9 +6,10 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
+from io import BufferedReader
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -85,9 +86,9 @@ def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def _header(arrays):
+def _header(arrays: Mapping[str, np.ndarray]) -> bytes:
     metadata = {"format": FORMAT, "version": FORMAT_VERSION, "checksum": BLANK}
-    entries = {"__metadata__": metadata}
+    entries: dict[str, dict[str, Any]] = {"__metadata__": metadata}
     start = 0
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")
@@ -133,7 +134,7 @@ def refusing(path: str | PathLike[str], reason: str) -> Iterator[None]:
         raise DamagedFileError(f"{str(path)!r} {reason}: {error}.") from error
 
 
-def _read_header(file):
+def _read_header(file: IO[bytes]) -> tuple[bytes, dict[str, Any]]:
     start = file.read(8)
     size = int.from_bytes(start, "little")
     if len(start) < 8 or size > _size(file) - 8:
@@ -145,7 +146,9 @@ def _read_header(file):
     return start + text, entries
 
 
-def _read_arrays(file, entries, start, digest):
+def _read_arrays(
+    file: BufferedReader, entries: Mapping[str, Any], start: int, digest: Any
+) -> dict[str, np.ndarray]:
     """Read the arrays, whose entries are checked before memory is allocated."""
     forms = {}
     end_of_last = 0
@@ -172,11 +175,11 @@ def _read_arrays(file, entries, start, digest):
     return arrays
 
 
-def _size(file):
+def _size(file: IO[bytes]) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def _checksum_field(digest):
+def _checksum_field(digest: str) -> bytes:
     return f'"checksum":"{digest}"'.encode()
 
 
@@ -190,13 +193,13 @@ class DamagedFileError(ValueError):
     """A file that is truncated, damaged, altered, or of another kind."""
 
 
-def join(values, arrays):
+def join(values: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays with one more, which has the values as the text of JSON."""
     text = np.frombuffer(json.dumps(values).encode("ascii"), dtype=np.uint8)
     return {**arrays, VALUES: text}
 
 
-def split(joined):
+def split(joined: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """Return the values and the arrays that `join` was called with."""
     try:
         arrays = dict(joined)
@@ -209,7 +212,7 @@ def split(joined):
     return values, arrays
 
 
-def check_version(version, name):
+def check_version(version: object, name: str) -> None:
     """Raise if a file or state has a format that this version cannot read."""
     if not (isinstance(version, str) and version.isdecimal()):
         raise DamagedFileError(
@@ -227,7 +230,7 @@ TAG = "~"
 
 
 # Values of categories with a form in JSON: to it, and back.
-_VALUES = {
+_VALUES: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     bytes: (bytes.hex, bytes.fromhex),
     datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
     datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
@@ -240,7 +243,7 @@ _VALUES = {
 _DECODERS = {cls.__name__.lower(): decode for cls, (_, decode) in _VALUES.items()}
 _DECODERS |= {cls.__name__: cls for cls in (tuple, set, frozenset)}
 # The same of pandas, which is imported if such values are read.
-_OF_PANDAS = {
+_PANDAS_VALUES = {
     "Interval": (lambda v: [v.left, v.right, v.closed], lambda cls, v: cls(*v)),
     "Timedelta": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
     "Timestamp": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
@@ -267,7 +270,7 @@ class PlainForm:
         except READING_ERRORS as error:
             raise ValueError(f"values cannot be restored: {error!r}") from error
 
-    def _encode(self, value, name, arrays):
+    def _encode(self, value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         if value is None or type(value) in (bool, int, float, str):
             return value
         if hasattr(value, "to_numpy") and hasattr(value, "__len__"):
@@ -285,11 +288,12 @@ class PlainForm:
             return {TAG: "datetime64", "dtype": value.dtype.str, "items": number}
         if cls in _VALUES:
             return {TAG: cls.__name__.lower(), "items": _VALUES[cls][0](value)}
-        if cls.__name__ in _OF_PANDAS and cls.__module__.startswith("pandas"):
-            items = _OF_PANDAS[cls.__name__][0](value)
+        if cls.__name__ in _PANDAS_VALUES and cls.__module__.startswith("pandas"):
+            items = _PANDAS_VALUES[cls.__name__][0](value)
             return {TAG: cls.__name__, "items": self._encode(items, name, arrays)}
         if self.classes.get(cls.__name__) is cls:
-            fields = value._asdict() if isinstance(value, tuple) else vars(value)
+            is_named_tuple = isinstance(value, tuple)
+            fields = value._asdict() if is_named_tuple else vars(value)
             plain = self._encode(dict(fields), name, arrays)
             return {TAG: "object", "class": cls.__name__, "items": plain}
         if isinstance(value, Mapping):
@@ -308,7 +312,9 @@ class PlainForm:
             f"{name} holds {value!r} of class {cls.__name__}, which cannot be saved."
         )
 
-    def _encode_array(self, value, name, arrays):
+    def _encode_array(
+        self, value: np.ndarray, name: str, arrays: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
         if value.dtype.kind in "biuf":
             name = f"{name}#{len(arrays)}" if name in arrays else name
             # In the byte order of the format; a copy only if one is needed.
@@ -327,7 +333,7 @@ class PlainForm:
             "items": items,
         }
 
-    def _decode(self, value, arrays):
+    def _decode(self, value: Any, arrays: dict[str, np.ndarray]) -> Any:
         if isinstance(value, list):
             return [self._decode(item, arrays) for item in value]
         if not isinstance(value, dict):
@@ -355,12 +361,12 @@ class PlainForm:
         if kind == "datetime64":
             number = np.array(items, dtype=np.int64)
             return number.view(_dtype(value["dtype"], "mM"))[()]
-        if kind in _OF_PANDAS:
+        if kind in _PANDAS_VALUES:
             pandas = import_extra("pandas", f"A file with categories of type {kind}")
-            return _OF_PANDAS[kind][1](getattr(pandas, kind), items)
+            return _PANDAS_VALUES[kind][1](getattr(pandas, kind), items)
         return _DECODERS[kind](items)
 
-    def _restore(self, name, attributes):
+    def _restore(self, name: str, attributes: dict[str, Any]) -> Any:
         if name not in self.classes:
             raise ValueError(f"{name!r} is not a class that a file may have.")
         cls = self.classes[name]
@@ -371,12 +377,12 @@ class PlainForm:
         return restored
 
 
-def is_tensor(value):
+def is_tensor(value: object) -> bool:
     """Return whether a value is a tensor of torch, which need not be imported."""
     return type(value).__name__ == "Tensor" and type(value).__module__ == "torch"
 
 
-def _dtype(text, kinds="biufOU"):
+def _dtype(text: str, kinds: str = "biufOU") -> np.dtype:
     dtype = np.dtype(text)
     if dtype.kind not in kinds:
         raise ValueError(f"{text!r} is not a dtype that a file may have.")

@@ -1,23 +1,28 @@
 """Labels and predictions of any estimator, task by task, for scorers and displays."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from numbers import Integral
 from operator import methodcaller
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import _num_samples
 
 from sk_pwiser._columns._factorize import factorize
-from sk_pwiser._tasks import _labels, _tree
+from sk_pwiser._tasks import _amounts, _labels, _tree
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._utils import _checks
 
 
-def check_targets(Y, missing_labels="error", classes=None):
+def check_targets(
+    Y: Any, missing_labels: str = "error", classes: npt.ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Check labels as ``fit`` does; return targets, known labels, and names or []."""
     labels, missing, names = _labels.read_labels(Y, missing_labels)
     labels = labels.reshape(len(labels), -1)
@@ -30,11 +35,11 @@ def check_targets(Y, missing_labels="error", classes=None):
     return targets.astype(np.int64), ~missing.reshape(targets.shape), names or []
 
 
-def rows_of_values(column, name=None):
+def rows_of_values(column: Any, name: Any = None) -> dict[str, np.ndarray]:
     """Return the rows of each value, by its text, without missing values."""
     codes, values = factorize(column if hasattr(column, "name") else np.asarray(column))
     # Of values with equal text, such as 1 and "1", the first one stands for all.
-    code_of_text = {}
+    code_of_text: dict[str, int] = {}
     first_codes = [
         code_of_text.setdefault(str(value), code) for code, value in enumerate(values)
     ]
@@ -51,7 +56,7 @@ def rows_of_values(column, name=None):
     }
 
 
-def check_rows(X, n_samples, **per_row):
+def check_rows(X: Any, n_samples: int, **per_row: Any) -> None:
     """Check lengths and indices as ``fit`` does, unless a table has no length."""
     try:
         _num_samples(X)
@@ -64,7 +69,7 @@ def check_rows(X, n_samples, **per_row):
 ALTERNATIVES = ", 'cvr' or 'mean'"
 
 
-def check_task(task, alternatives=ALTERNATIVES):
+def check_task(task: object, alternatives: str = ALTERNATIVES) -> int | str:
     """Return a task, an index as a plain int; raise if it is neither int nor str."""
     if isinstance(task, bool) or not isinstance(task, Integral | str):
         raise TypeError(
@@ -74,7 +79,12 @@ def check_task(task, alternatives=ALTERNATIVES):
     return task if isinstance(task, str) else int(task)
 
 
-def find_task(task, n_tasks, *names_by_source, alternatives=ALTERNATIVES):
+def find_task(
+    task: int | str,
+    n_tasks: int,
+    *names_by_source: Sequence[str],
+    alternatives: str = ALTERNATIVES,
+) -> int:
     """Return the column of a task, a name by the first names that have it."""
     name_lists = [list(names) for names in names_by_source if len(names)]
     for names in name_lists:
@@ -91,7 +101,9 @@ def find_task(task, n_tasks, *names_by_source, alternatives=ALTERNATIVES):
     )
 
 
-def check_same_tasks(n_tasks, y_names, fitted_names):
+def check_same_tasks(
+    n_tasks: int, y_names: Sequence[str], fitted_names: Sequence[str]
+) -> None:
     """Raise if labels have other tasks than those of a fit."""
     if fitted_names and len(fitted_names) != n_tasks:
         raise ValueError(
@@ -104,23 +116,31 @@ def check_same_tasks(n_tasks, y_names, fitted_names):
 class Predictions:
     """Predictions of an estimator; those with one `cache` call each method once."""
 
-    def __init__(self, estimator, X, cache):
+    def __init__(self, estimator: Any, X: Any, cache: dict[Any, Any]) -> None:
         self._estimator = estimator
         self._X = X
         self._cache = cache
 
-    def _find(self, name, default):
+    def _find(self, name: str, default: Any) -> Any:
         """Return the attribute of the outermost estimator that has it."""
         for layer in nested_estimators(self._estimator):
             if hasattr(layer, name):
                 return getattr(layer, name)
         return default
 
-    def task_names(self):
+    def task_names(self) -> list[str]:
         """Return the ``task_names_`` of the fitted estimator, or an empty list."""
         return [str(name) for name in self._find("task_names_", ())]
 
-    def classes(self):
+    def n_tasks(self) -> int | None:
+        """Return the number of tasks of the fitted estimator, None if unknown."""
+        return len(self.task_names()) or None
+
+    def value_tasks(self) -> Any:
+        """Return the parameter `value_tasks` of the estimator, or None."""
+        return self._find("value_tasks", None)
+
+    def classes(self) -> np.ndarray | None:
         """Return the two classes of an estimator of a single task, otherwise None."""
         for layer in nested_estimators(self._estimator):
             classes = getattr(layer, "classes_", None)
@@ -128,27 +148,30 @@ class Predictions:
                 return classes
         return None
 
-    def read_targets(self, Y, **per_row):
+    def read_targets(
+        self, Y: Any, **per_row: Any
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return `check_targets` of labels that match the rows and the tasks."""
         missing_labels = self._find("missing_labels", "error")
+        Y = _amounts.without_amounts(Y, self.value_tasks(), self.n_tasks())
         targets, is_known, names = check_targets(Y, missing_labels, self.classes())
         check_rows(self._X, len(targets), Y=Y, **per_row)
         check_same_tasks(targets.shape[1], names, self.task_names())
         return targets, is_known, names
 
-    def of_task(self, k, targets):
+    def of_task(self, k: int, targets: np.ndarray) -> np.ndarray:
         """Return the probabilities of the event of a task."""
         proba = self._call("predict_proba", methodcaller("predict_proba", self._X))
         return _event_probability(proba, k, targets.shape, self._estimator)
 
-    def task_parents(self, n_tasks):
+    def task_parents(self, n_tasks: int) -> tuple[int, ...]:
         """Return the index of each task's parent; a funnel's by default."""
         parents = self._find("task_parents_", None)
         if parents is None:
             return _tree.chain_parents(n_tasks)
         return _tree.read_task_parents(parents, list(parents))
 
-    def first_of_cvr(self, n_tasks):
+    def first_of_cvr(self, n_tasks: int) -> int:
         """Return the index of the first task of P(last task | first task)."""
         first = _tree.path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
         if first == n_tasks - 1:
@@ -158,7 +181,7 @@ class Predictions:
             )
         return first
 
-    def cvr(self, targets):
+    def cvr(self, targets: np.ndarray) -> np.ndarray:
         """Return P(last task | first task), by the estimator's method if it has one."""
         n_tasks = targets.shape[1]
         first = self.first_of_cvr(n_tasks)
@@ -174,7 +197,7 @@ class Predictions:
         ratio = np.divide(p_last, p_first, out=limit, where=p_first > 0)
         return np.clip(ratio, 0.0, 1.0)
 
-    def _call(self, method, function):
+    def _call(self, method: str, function: Callable[[Any], Any]) -> Any:
         # scikit-learn stores reduced predictions under the names of the methods.
         key = ("sk_pwiser", method)
         if key not in self._cache:
@@ -182,7 +205,7 @@ class Predictions:
         return self._cache[key]
 
 
-def nested_estimators(estimator):
+def nested_estimators(estimator: Any) -> Iterator[Any]:
     """Yield an estimator and those in it: the best of a search, a pipeline's last."""
     while estimator is not None:
         yield estimator
@@ -194,7 +217,7 @@ def nested_estimators(estimator):
             estimator = getattr(estimator, "best_estimator_", None)
 
 
-def _predict_cvr(estimator, X):
+def _predict_cvr(estimator: Any, X: Any) -> Any:
     """Return `predict_cvr` of an estimator or of one in it, None without any."""
     layers = list(nested_estimators(estimator))
     for i, layer in enumerate(layers):
@@ -208,7 +231,7 @@ def _predict_cvr(estimator, X):
     return None
 
 
-def positive_probabilities(estimator, X, n_tasks):
+def positive_probabilities(estimator: Any, X: Any, n_tasks: int) -> np.ndarray:
     """Return P(Y_k = 1) from any form of `predict_proba`, (n_samples, n_tasks)."""
     proba = estimator.predict_proba(X)
     n_samples = len(proba[0] if isinstance(proba, list) else proba)
@@ -218,7 +241,9 @@ def positive_probabilities(estimator, X, n_tasks):
     )
 
 
-def _event_probability(proba, k, shape, estimator):
+def _event_probability(
+    proba: Any, k: int, shape: tuple[int, int], estimator: Any
+) -> np.ndarray:
     """Return P(Y_k = 1) from either form of a multi-output ``predict_proba``."""
     n_samples, n_tasks = shape
     per_task = isinstance(proba, list) and len(proba) == n_tasks
@@ -243,12 +268,12 @@ def _event_probability(proba, k, shape, estimator):
     )
 
 
-def find_paths(params, name):
+def find_paths(params: Iterable[str], name: str) -> list[str]:
     """Return the names in `get_params()` of a parameter, of any nested estimator."""
     return [key for key in params if key == name or key.endswith(f"__{name}")]
 
 
-def given_task_names(params):
+def given_task_names(params: Mapping[str, Any]) -> Any:
     """Return the parameter `task_names` of an estimator, or of one in it, or None."""
     for key in find_paths(params, "task_names"):
         if params[key] is not None:
@@ -256,7 +281,7 @@ def given_task_names(params):
     return None
 
 
-def planned_tasks(estimator, Y):
+def planned_tasks(estimator: Any, Y: Any) -> tuple[list[str], tuple[int, ...]]:
     """Return the names of the tasks that `fit` would choose, and their parents."""
     params = estimator.get_params()
     shape = getattr(Y, "shape", None) or np.asarray(Y).shape

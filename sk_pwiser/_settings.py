@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_pwiser._tasks import _tree
 from sk_pwiser._utils import _checks
-from sk_pwiser.losses import LOSSES
+from sk_pwiser.losses import LOSSES, VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
 
@@ -75,6 +75,8 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
     "task_parents": [StrOptions({_tree.CHAIN}), dict, None],
+    "value_tasks": [dict, None],
+    "value_loss": [StrOptions(set(VALUE_LOSSES))],
     "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(OPTIMIZER_NAMES), type],
     "optimizer_params": [dict, None],
@@ -125,6 +127,11 @@ def shared_param(settings: Settings, name: str) -> Any:
     """Return one of the entries of `network_params` that every network takes."""
     value = settings.network_params.get(name, getattr(NetworkSpec, name))
     return tuple(value) if isinstance(value, list) else value
+
+
+def values_are_per_impression(settings: Settings) -> bool:
+    """Return whether heads of values learn means per impression."""
+    return VALUE_LOSSES[settings.value_loss].reads_all_rows
 
 
 def left_out_column(settings: Settings) -> Any:

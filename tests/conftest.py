@@ -3,7 +3,6 @@ import os
 import random
 import signal
 import sys
-from pathlib import Path
 
 import hypothesis
 import joblib.parallel
@@ -12,8 +11,8 @@ import pytest
 import torch
 from devices import VARIABLE, auto_device, requested_device
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from simulated_device import NAME
+from small_model import X, Y, small
 
 # A slow machine is not a defect, and a failure in CI must be reproducible.
 hypothesis.settings.register_profile(
@@ -41,31 +40,6 @@ def configure_with_patience(self, *args, **kwargs):
 Processes.configure = configure_with_patience
 
 DEVICE = requested_device(os.environ)
-
-# Folders and files of the full suite: processes that are killed, random calls, pages,
-# scripts in processes of their own; and exports to ONNX, which take seconds each. The
-# doctests of the fast suite export two models.
-FULL = {"benchmarks", "distributed", "docs", "export", "faults", "fuzz", "test_main.py"}
-TESTS = Path(__file__).parent
-
-
-def pytest_ignore_collect(collection_path, config):
-    """Leave out what would be deselected: to import it takes seconds."""
-    is_fast = config.option.markexpr == "not slow"
-    return (is_fast and is_in_full_suite(collection_path)) or None
-
-
-def pytest_collection_modifyitems(items):
-    """Mark the tests of the full suite as slow."""
-    for item in items:
-        if is_in_full_suite(item.path):
-            item.add_marker(pytest.mark.slow)
-
-
-def is_in_full_suite(path):
-    return path.is_relative_to(TESTS) and not FULL.isdisjoint(
-        path.relative_to(TESTS).parts[:1]
-    )
 
 
 @pytest.fixture(scope="session")

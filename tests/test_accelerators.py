@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, small
 from simulated_device import counts, no_float64, no_synchronisation
 from skorch.callbacks import Callback, LRScheduler
+from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._rows import _batches

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from devices import VARIABLE, requested_device
-from refusals import X, Y, small
+from small_model import X, Y, small
 
 
 def test_requested_device():

@@ -9,10 +9,10 @@ import pytest
 import torch
 from checkpointed import Interrupted, InterruptsAfter
 from numpy.testing import assert_allclose, assert_array_equal
-from recorded_graph import RecordedGraph
-from refusals import X, Y, small
 from simulated_device import counts
+from simulated_device.recorded_graph import RecordedGraph
 from skorch.callbacks import Callback, LRScheduler
+from small_model import X, Y, small
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 

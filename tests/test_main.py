@@ -6,12 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from refusals import X, Y
+from small_model import X, Y
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser import __main__ as command
 from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection import _compare_models, compare_losses
+
+pytestmark = pytest.mark.slow
 
 pd = pytest.importorskip("pandas")
 FEW = ["--folds", "2", "--max-epochs", "1", "--jobs", "1"]
@@ -303,7 +305,6 @@ def write(frame, path):
     return path
 
 
-@pytest.mark.slow
 def test_worker_processes_find_what_the_command_uses():
     """As a module, the command sends its functions to the workers by value."""
     options = ["--max-epochs", "1", "--jobs", "2"]

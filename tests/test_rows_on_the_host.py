@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from checkpointed import interrupt, resume
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from scipy import sparse
 from simulated_device import free_memory
+from small_model import X, Y, small
 
 from sk_pwiser._rows._batches import BatchIterator
 from sk_pwiser.datasets import ParquetImpressions

@@ -1,11 +1,17 @@
 """The estimator: its parameters and their documentation, `fit` and `partial_fit`."""
 
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, ClassVar, Self
 
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
 
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
+from sk_pwiser._estimator._parameter_checks import checks_parameters
 from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
@@ -15,9 +21,13 @@ from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
-from sk_pwiser._training._state import take_back
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._state import TrainingResult, Undo, take_back
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user
+from sk_pwiser.losses import MultiTaskLoss
+from sk_pwiser.networks import MultiTaskNetwork
+from sk_pwiser.weighting import TaskWeighting
 
 
 class MultiTaskCTRCVRClassifier(
@@ -195,6 +205,14 @@ class MultiTaskCTRCVRClassifier(
         same view. Otherwise a dict from the names of tasks to the names of those that
         they presuppose, such as ``{"conversion": "click", "like": "click"}``; tasks
         without an entry presuppose none. See :ref:`task_trees`.
+    value_tasks : dict or None, default=None
+        Columns of `Y` with amounts, such as the money or the time of an event, and the
+        task under which each arises, by name or index: ``{"spend": "conversion"}``;
+        None as the task stands for an amount per impression. `predict_value` predicts
+        their means; see :doc:`/user_guide/values`.
+    value_loss : {"gamma", "lognormal", "tweedie"}, default="lognormal"
+        How amounts are distributed around their mean. "gamma" and "lognormal" learn the
+        mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1], drawn at random. Training uses the rows of the sampled log, without
@@ -375,6 +393,8 @@ class MultiTaskCTRCVRClassifier(
         The task that each task presupposes, None for none.
     n_tasks_ : int
         Number of tasks.
+    value_names_ : list of str
+        Names of the columns of amounts; empty without `value_tasks`.
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -407,52 +427,63 @@ class MultiTaskCTRCVRClassifier(
     (2000, 2)
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **PARAMETER_CONSTRAINTS,
         "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
     }
+
+    # Fitted attributes, which `_set_result` assigns, beside those of predictions.
+    net_: MultiTaskNet
+    history_: Any
+    n_iter_: int
+    best_epoch_: int
+    stop_reason_: str | None
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     @explain_names
     def __init__(
         self,
         *,
-        network="shared_bottom",
-        network_params=None,
-        loss="pwiser",
-        loss_params=None,
-        pwiser_weight=None,
-        weighting="equal",
-        weighting_params=None,
-        categorical_features="from_dtype",
-        numeric_encoding="bins_and_scores",
-        target_encoding="auto",
-        embedding_dim=16,
-        encoding_params=None,
-        missing_labels="error",
-        task_parents="chain",
-        negative_sampling_rate=1.0,
-        optimizer="adam",
-        optimizer_params=None,
-        lr=0.01,
-        lr_schedule="warmup_stable_decay",
-        weight_decay="auto",
-        batch_size=1024,
-        stratified_batches=False,
-        max_epochs=50,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=3,
-        refit=False,
-        device="auto",
-        precision="float32",
-        compile=False,
-        callbacks=None,
-        checkpoint_dir=None,
-        warm_start=False,
-        verbose=0,
-        random_state=None,
-        task_names=None,
-    ):
+        network: str | type[MultiTaskNetwork] = "shared_bottom",
+        network_params: dict[str, Any] | None = None,
+        loss: str | type[MultiTaskLoss] = "pwiser",
+        loss_params: dict[str, Any] | None = None,
+        pwiser_weight: float | None = None,
+        weighting: str | type[TaskWeighting] | torch.nn.Module = "equal",
+        weighting_params: dict[str, Any] | None = None,
+        categorical_features: npt.ArrayLike | None = "from_dtype",
+        numeric_encoding: str = "bins_and_scores",
+        target_encoding: bool | npt.ArrayLike = "auto",
+        embedding_dim: int | str = 16,
+        encoding_params: dict[str, Any] | None = None,
+        missing_labels: str = "error",
+        task_parents: str | dict[Any, Any] | None = "chain",
+        value_tasks: dict[Any, Any] | None = None,
+        value_loss: str = "lognormal",
+        negative_sampling_rate: float = 1.0,
+        optimizer: str | type[torch.optim.Optimizer] = "adam",
+        optimizer_params: dict[str, Any] | None = None,
+        lr: float = 0.01,
+        lr_schedule: str | None = "warmup_stable_decay",
+        weight_decay: float | str = "auto",
+        batch_size: int = 1024,
+        stratified_batches: bool = False,
+        max_epochs: int = 50,
+        early_stopping: bool | str | Callable[..., Any] = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        refit: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "float32",
+        compile: bool | str = False,
+        callbacks: Sequence[Any] | None = None,
+        checkpoint_dir: str | PathLike[str] | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        task_names: Sequence[str] | None = None,
+    ) -> None:
         self.network = network
         self.network_params = network_params
         self.loss = loss
@@ -467,6 +498,8 @@ class MultiTaskCTRCVRClassifier(
         self.encoding_params = encoding_params
         self.missing_labels = missing_labels
         self.task_parents = task_parents
+        self.value_tasks = value_tasks
+        self.value_loss = value_loss
         self.negative_sampling_rate = negative_sampling_rate
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
@@ -491,19 +524,19 @@ class MultiTaskCTRCVRClassifier(
         self.task_names = task_names
 
     @explain_names
-    @_fit_context(prefer_skip_nested_validation=True)
+    @checks_parameters(also_nested=False)
     def fit(
         self,
-        X,
-        Y=None,
-        sample_weight=None,
-        groups=None,
-        eval_set=None,
-        X_val=None,
-        Y_val=None,
-        sample_weight_val=None,
-        groups_val=None,
-    ):
+        X: Any,
+        Y: Any = None,
+        sample_weight: npt.ArrayLike | None = None,
+        groups: npt.ArrayLike | None = None,
+        eval_set: Any = None,
+        X_val: Any = None,
+        Y_val: Any = None,
+        sample_weight_val: npt.ArrayLike | None = None,
+        groups_val: npt.ArrayLike | None = None,
+    ) -> Self:
         """Train the network.
 
         Parameters
@@ -620,7 +653,9 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @_callbacks.runs_callbacks
-    def _fit(self, rows, eval_set=None, refit=False, **kwargs):
+    def _fit(
+        self, rows: GivenRows, eval_set: Any = None, refit: bool = False, **kwargs: Any
+    ) -> TrainingResult:
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
@@ -636,8 +671,15 @@ class MultiTaskCTRCVRClassifier(
         return fit(settings, rows, eval_set, **kwargs)
 
     @explain_names
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
+    @checks_parameters(also_nested=False)
+    def partial_fit(
+        self,
+        X: Any,
+        Y: Any,
+        classes: npt.ArrayLike | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        groups: npt.ArrayLike | None = None,
+    ) -> Self:
         """Update the network with one pass over some rows.
 
         The first call learns the encoding of the columns, and builds the network. Later
@@ -701,7 +743,7 @@ class MultiTaskCTRCVRClassifier(
         # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()
         last_result = getattr(self, "_result", None)
-        undo = []
+        undo: Undo = []
         try:
             result = self._fit(
                 GivenRows(X, Y, sample_weight, groups),
@@ -718,7 +760,7 @@ class MultiTaskCTRCVRClassifier(
             raise
         return self
 
-    def _set_result(self, result):
+    def _set_result(self, result: TrainingResult) -> Self:
         """Set the fitted attributes, all in one assignment.
 
         Ctrl-C between two assignments would leave those of two fits.
@@ -730,7 +772,7 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @staticmethod
-    def _attributes(result):
+    def _attributes(result: TrainingResult) -> dict[str, Any]:
         encoder = result.schema.encoder
         targets = result.schema.targets
         attributes = {
@@ -744,6 +786,7 @@ class MultiTaskCTRCVRClassifier(
             "task_names_": list(targets.task_names),
             "task_parents_": parents_by_name(targets.parents, targets.task_names),
             "n_tasks_": len(targets.task_names),
+            "value_names_": list(targets.learnt_values.names),
             "n_features_in_": encoder.n_features_in_,
         }
         if hasattr(encoder, "feature_names_in_"):

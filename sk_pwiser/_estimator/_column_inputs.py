@@ -30,28 +30,39 @@ def column_inputs(
     encoder = make_encoder(settings, estimator_name)
     errors: dict[Any, str] = {}
     X, *_ = encoder.fit(X, errors=errors)
-    encoder.columns_ = [c for c in encoder.columns_ if c.name not in errors]
-    shape = X.shape[0], targets.values.shape[1]
+    encoder.columns_ = [
+        column for column in encoder.columns_ if column.name not in errors
+    ]
+    shape = (X.shape[0], targets.values.shape[1])
     statistics = unfitted_statistics(settings, encoder, shape)
     rates = base_rates(targets.values, parents=targets.parents)
     schema = Schema.of(settings, encoder, targets, rates, statistics)
     spec = schema.spec(settings)
     names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
     if encoder.sparse_ is not None:
-        sparse = ColumnInput("sparse", "embedding", 1, spec.embedding_dim)
-        return X, dict.fromkeys(names, sparse)
-    numeric, places = numeric_widths(spec), schema.places()
-    vectors = vector_counts(encoder)
-    found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
-    for column in encoder.columns_:
-        name, text = column.name, column.encoding
-        codes, inputs, bags = places.get(name, ((), (), ()))
-        if inputs and (codes or bags):
-            text += ", rates"
-        width = sum(spec.widths[code] for code in codes)
-        width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
-        content = getattr(column, "content_", None)
-        found[name] = ColumnInput(
-            column.kind, text, vectors.get(name, 0), width, content
+        sparse = ColumnInput(
+            kind="sparse", encoding="embedding", vectors=1, width=spec.embedding_dim
         )
-    return X, {name: found[name] for name in names}
+        return X, dict.fromkeys(names, sparse)
+    widths_of_numbers = numeric_widths(spec)
+    places = schema.places()
+    n_vectors = vector_counts(encoder)
+    input_of_column = {
+        name: ColumnInput(kind="refused", error=text) for name, text in errors.items()
+    }
+    for column in encoder.columns_:
+        codes, inputs, bags = places.get(column.name, ((), (), ()))
+        encoding = column.encoding
+        if inputs and (codes or bags):
+            encoding += ", rates"
+        width = sum(spec.widths[code] for code in codes)
+        width += spec.embedding_dim * len(bags)
+        width += sum(widths_of_numbers[i] for i in inputs)
+        input_of_column[column.name] = ColumnInput(
+            kind=column.kind,
+            encoding=encoding,
+            vectors=n_vectors.get(column.name, 0),
+            width=width,
+            content=getattr(column, "content_", None),
+        )
+    return X, {name: input_of_column[name] for name in names}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from inspect import signature
 from itertools import chain
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
@@ -28,30 +28,39 @@ OTHER_NAMES = {
     "sample_weight": ("weight", "class_weight", "scale_pos_weight"),
     "groups": ("group",),
 }
-OWN_NAMES = {other: own for own, names in OTHER_NAMES.items() for other in names}
+# The same, from their names to ours.
+NAMES_HERE = {
+    name_elsewhere: name
+    for name, names_elsewhere in OTHER_NAMES.items()
+    for name_elsewhere in names_elsewhere
+}
+# What other packages call the number of threads, which is no parameter.
 THREADS = ("n_jobs", "num_threads", "nthread", "thread_count")
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
+
+def explain_names(function: Method) -> Method:
     """Let errors about unknown keywords of a method name the parameter meant.
 
     Labels may be passed as `y`, as in scikit-learn, or as `Y`.
     """
-    known = signature(function).parameters
+    arguments = signature(function).parameters
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for name in kwargs.keys() - known.keys():
-            other = name[:1].swapcase() + name[1:]
-            if name[:1] in ("Y", "y") and other in known and other not in kwargs:
-                kwargs[other] = kwargs.pop(name)
+        for name in kwargs.keys() - arguments.keys():
+            other_case = name[:1].swapcase() + name[1:]
+            is_labels = name[:1] in ("Y", "y") and other_case in arguments
+            if is_labels and other_case not in kwargs:
+                kwargs[other_case] = kwargs.pop(name)
                 continue
-            names = [*known, *PARAMETER_CONSTRAINTS, *OWN_NAMES, *THREADS]
+            names = [*arguments, *PARAMETER_CONSTRAINTS, *NAMES_HERE, *THREADS]
             meant = name if name in names else _checks.nearest(name, names)
-            meant = OWN_NAMES.get(meant, meant)
+            meant = NAMES_HERE.get(meant, meant)
             if name in THREADS:
                 hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
-            elif meant in known:
+            elif meant in arguments:
                 hint = f"the argument is {meant}"
             elif meant in PARAMETER_CONSTRAINTS:
                 hint = f"set the parameter {meant} of the estimator"
@@ -65,7 +74,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         return function(*args, **kwargs)
 
-    return call
+    return cast(Method, call)
 
 
 class ParametersMixin(BaseEstimator):  # type: ignore[misc]
@@ -112,16 +121,17 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
             If the estimator has no such parameter, or if an entry is to be set in a
             value that is not a dictionary.
         """
-        known, entries = self._get_param_names(), {}
+        names = self._get_param_names()
+        entries = {}
         for key in list(params):
             name, separator, entry = key.partition("__")
             if separator and name.endswith("_params"):
                 entries[name, entry] = params.pop(key)
-            if name not in known:
+            if name not in names:
                 # The message of scikit-learn, with the name that was meant.
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {self}. Valid "
-                    f"parameters are: {known!r}.{_checks.did_you_mean(name, known)}"
+                    f"parameters are: {names!r}.{_checks.did_you_mean(name, names)}"
                 )
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)

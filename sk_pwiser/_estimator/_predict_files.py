@@ -4,8 +4,10 @@ import hashlib
 import os
 import pickle
 import posixpath
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,35 +15,60 @@ import torch
 from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._fit import warn_about_corrupt
 from sk_pwiser._model_files import PlainForm
+from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import named_place
 from sk_pwiser._training._checkpoints import compared
 from sk_pwiser._training._net import probabilities
-from sk_pwiser._training._state import STATE_CLASSES
+from sk_pwiser._training._schema import Schema
+from sk_pwiser._training._state import STATE_CLASSES, TrainingResult
 from sk_pwiser._utils._threads import in_background
 
 # Key of the files' metadata, whose value identifies the fit and the rows.
 STAMP = b"sk_pwiser_predictions"
 
 
-def dataset_logits(result, dataset):
+def dataset_logits(result: TrainingResult, dataset: Any) -> np.ndarray:
     """Return the logits of all rows of a dataset: float32 of shape (n, n_tasks)."""
-    tables = dataset.iter_tables(dataset.features)
-    logits_by_table = list(_logits_of_tables(result, tables))
-    warn_about_corrupt(dataset, "have no predictions")
-    if not sum(map(len, logits_by_table)):
-        raise ValueError(f"{dataset!r} has no rows that its filters select.")
-    return torch.cat(logits_by_table).numpy()
+    return np.concatenate(
+        [
+            result.net.forward(rows).numpy()
+            for rows in encoded_tables(result.schema, dataset)
+        ]
+    )
 
 
-def _logits_of_tables(result, tables):
+def _logits_of_tables(
+    result: TrainingResult, tables: Iterator[tuple[Any, str]]
+) -> Generator[torch.Tensor]:
     """Yield the logits of each table, while another thread reads the next one."""
-    for table, place in in_background(tables):
-        with named_place(place):
-            rows = result.schema.transform(table)
+    for rows in _encoded(result.schema, tables):
         yield result.net.forward(rows)
 
 
-def write_predictions(result, dataset, output):
+def _encoded(
+    schema: Schema, tables: Iterable[tuple[Any, str]]
+) -> Iterator[Impressions]:
+    """Yield the encoded rows of each table, while another thread reads the next one."""
+    for table, place in in_background(tables):
+        with named_place(place):
+            rows = schema.transform(table)
+        yield rows
+
+
+def encoded_tables(schema: Schema, dataset: Any) -> Iterator[Impressions]:
+    """Yield the encoded rows of a dataset; warn about files that cannot be read."""
+    n_rows = 0
+    for rows in _encoded(schema, dataset.iter_tables(dataset.features)):
+        n_rows += len(rows)
+        yield rows
+    warn_about_corrupt(dataset, "have no predictions")
+    if not n_rows:
+        raise ValueError(f"{dataset!r} has no rows that its filters select.")
+
+
+def write_predictions(
+    result: TrainingResult, dataset: Any, output: str | os.PathLike[str]
+) -> Path:
     """Write a file of probabilities per file of a dataset; return the folder."""
     if not reads_in_parts(dataset):
         raise TypeError(
@@ -80,7 +107,7 @@ def write_predictions(result, dataset, output):
     return folder
 
 
-def _hash_fit(result):
+def _hash_fit(result: TrainingResult) -> str:
     """Return a hash of all that predictions depend on: settings, encoding, weights."""
     content = {"settings": compared(result.settings), "schema": result.schema}
     try:
@@ -98,7 +125,7 @@ def _hash_fit(result):
     return digest.hexdigest()
 
 
-def _stamp_of(target):
+def _stamp_of(target: Path) -> bytes | None:
     """Return the stamp of a file of predictions, None if there is none."""
     import pyarrow.parquet as pq  # installed, since there is a dataset
 
@@ -108,7 +135,13 @@ def _stamp_of(target):
         return None
 
 
-def _write(target, task_names, logits_by_table, stamp, dataset):
+def _write(
+    target: Path,
+    task_names: Sequence[str],
+    logits_by_table: Iterable[torch.Tensor],
+    stamp: bytes,
+    dataset: Any,
+) -> None:
     """Write a file under a temporary name, and rename it when it is complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -123,7 +156,7 @@ def _write(target, task_names, logits_by_table, stamp, dataset):
         with pq.ParquetWriter(temporary, schema) as writer:
             for logits in logits_by_table:
                 n_rows += len(logits)
-                columns = list(probabilities(logits).T)
+                columns = list(probabilities(logits.numpy()).T)
                 writer.write_batch(pa.record_batch(columns, schema=schema))
         # Without the rows of a corrupt part, rows and predictions would not match.
         if len(dataset.corrupt_) > n_corrupt:

@@ -1,6 +1,9 @@
 """Predictions of all tasks from their log-odds, by the estimator and its calibrator."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._columns import _frames
@@ -18,26 +21,34 @@ class PredictionMixin:
     (n_samples, n_tasks).
     """
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
+    classes_: np.ndarray
+    task_names_: list[str]
+    task_parents_: dict[str, str | None]
+    n_tasks_: int
+
+    def _predict_logits(self, X: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc] # of scikit-learn
         tags.classifier_tags.multi_label = True
         tags.classifier_tags.multi_class = False
         tags.target_tags.multi_output = True
         return tags
 
     @staticmethod
-    def _positive(logits):
+    def _positive(logits: np.ndarray) -> np.ndarray:
         """Return the probabilities of log-odds, also of permuted rows."""
         # Not at the top: it loads torch.
         from sk_pwiser._training._net import probabilities
 
         return probabilities(logits)
 
-    def _predict_positive(self, X):
+    def _predict_positive(self, X: Any) -> np.ndarray:
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
         return self._positive(self._predict_logits(X))
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Predict probabilities over impressions.
 
         Parameters
@@ -62,7 +73,7 @@ class PredictionMixin:
             logits = np.hstack([-logits, logits])
         return self._positive(logits)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Predict labels: 1 where the probability is at least 0.5.
 
         Parameters
@@ -81,7 +92,7 @@ class PredictionMixin:
             return self.classes_[positive[:, 0]]
         return np.take_along_axis(self.classes_, positive.T, axis=1).T
 
-    def predict_cvr(self, X, task=None):
+    def predict_cvr(self, X: Any, task: int | str | None = None) -> np.ndarray:
         """Predict P(last task | first task): the conversion rate of a click.
 
         Parameters
@@ -124,7 +135,9 @@ class PredictionMixin:
         return cvr.float().numpy()
 
     @_checks.accept_any_case_of_y
-    def score(self, X, Y, sample_weight=None):
+    def score(
+        self, X: Any, Y: Any, sample_weight: npt.ArrayLike | None = None
+    ) -> float:
         """Compute the mean ROC AUC over the tasks.
 
         Not the accuracy: at a click rate of 1 %, predicting no click at all has an
@@ -155,7 +168,7 @@ class PredictionMixin:
         check_is_fitted(self)
         return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
 
-    def predict_logits(self, X):
+    def predict_logits(self, X: Any) -> np.ndarray:
         """Predict log-odds over impressions, which do not saturate near 0 and 1.
 
         Parameters
@@ -172,7 +185,7 @@ class PredictionMixin:
         logits = self._predict_logits(X).astype(np.float32, copy=False)
         return logits[:, 0] if self.classes_.ndim == 1 else logits
 
-    def predict_frame(self, X):
+    def predict_frame(self, X: Any) -> Any:
         """Predict probabilities over impressions as a DataFrame.
 
         The values are those of `predict_proba`, which returns an array: `set_output` of
@@ -204,7 +217,7 @@ class PredictionMixin:
         index = X.index if isinstance(X, pandas.DataFrame) else None
         return pandas.DataFrame(positive, index=index, columns=self.task_names_)
 
-    def task(self, task):
+    def task(self, task: int | str) -> TaskView:
         """Return one task as an ordinary binary classifier.
 
         Parameters

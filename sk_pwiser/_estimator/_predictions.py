@@ -1,35 +1,46 @@
 """Predictions of the estimator's network, and its embeddings."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, overload
+
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
-from sk_pwiser._estimator._column_inputs import column_inputs
+from sk_pwiser._estimator._column_inputs import ColumnInput, column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._rows._recombined_rows import RowRecombiner
-from sk_pwiser._settings import Settings
+from sk_pwiser._settings import Settings, values_are_per_impression
+from sk_pwiser._tasks._labels import Targets
 from sk_pwiser._training._schema import bag_inputs
+from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import _extras, _threads
 
 
 class NetworkPredictionMixin(PredictionMixin):
     """Mixin class of the estimator: predictions and embeddings of its network."""
 
+    _result: TrainingResult
+
     @property
-    def column_encodings_(self):
+    def column_encodings_(self) -> dict[Any, Any]:
         """How each column was read, by its name; see the attributes of the class."""
         check_is_fitted(self)
         return self._result.schema.column_encodings()
 
-    def _column_inputs(self, X, targets):
+    def _column_inputs(
+        self, X: Any, targets: Targets
+    ) -> tuple[Any, dict[Any, ColumnInput]]:
         """Return a table as `fit` reads it, and how it would encode each column."""
-        self._validate_params()
+        self._validate_params()  # type: ignore[attr-defined] # of scikit-learn
         settings = Settings.of(vars(self))
         return column_inputs(settings, X, targets, type(self).__name__)
 
-    def _predict_logits(self, X):
+    def _predict_logits(self, X: Any) -> np.ndarray:
         """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
         if not hasattr(self, "_result"):
             check_is_fitted(self)
@@ -40,7 +51,7 @@ class NetworkPredictionMixin(PredictionMixin):
                 return _predict_files.dataset_logits(result, X)
             return result.net.forward(result.schema.transform(X)).numpy()
 
-    def _permuted_logits(self, X):
+    def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
         """Return the column names, and a function that permutes one of them."""
         check_is_fitted(self)
         _frames.refuse_parts(X)
@@ -49,7 +60,7 @@ class NetworkPredictionMixin(PredictionMixin):
         with _threads.limited_threads():
             encoded = schema.transform(X)
 
-        def logits(name=None, order=None):
+        def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
             # The same rows in the same batches as of a permuted table.
             with _threads.limited_threads():
                 rows = encoded
@@ -59,7 +70,9 @@ class NetworkPredictionMixin(PredictionMixin):
 
         return list(schema.places()), logits
 
-    def _recombined_logits(self, *tables):
+    def _recombined_logits(
+        self, *tables: Any
+    ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """Return what explains rows: names, hashes of values, and a function.
 
         The names of the columns and the hashes of their encoded values,
@@ -68,18 +81,27 @@ class NetworkPredictionMixin(PredictionMixin):
         logits of these new rows.
         """
         check_is_fitted(self)
-        schema, net = self._result.schema, self._result.net
+        schema = self._result.schema
+        net = self._result.net
         with _threads.limited_threads():
             encoded = [schema.transform(table) for table in tables]
         recombiner = RowRecombiner(schema.places(), encoded)
 
-        def logits(sources):
+        def logits(sources: np.ndarray) -> np.ndarray:
             with _threads.limited_threads():
                 return net.forward(recombiner.take(sources)).numpy()
 
         return recombiner.column_names, recombiner.value_hashes(), logits
 
-    def predict_proba(self, X, *, output=None):
+    @overload
+    def predict_proba(self, X: Any, *, output: None = None) -> np.ndarray: ...
+
+    @overload
+    def predict_proba(self, X: Any, *, output: str | os.PathLike[str]) -> Path: ...
+
+    def predict_proba(
+        self, X: Any, *, output: str | os.PathLike[str] | None = None
+    ) -> np.ndarray | Path:
         """Predict probabilities over impressions.
 
         Parameters
@@ -114,7 +136,53 @@ class NetworkPredictionMixin(PredictionMixin):
                 return _predict_files.write_predictions(self._result, X, output)
         return super().predict_proba(X)
 
-    def encode(self, X):
+    def predict_value(self, X: Any, *, given_event: bool = False) -> np.ndarray:
+        """Predict the mean amounts of the values.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        given_event : bool, default=False
+            Whether to predict the mean amount given the event under which it arises,
+            E[amount | event]. By default the mean per impression: P(event) times this.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_values) or (n_samples,)
+            Mean amounts, in the unit of `Y`, as float64; 1-D for one value.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted without `value_tasks`.
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        check_is_fitted(self)
+        result = self._result
+        values = result.schema.targets.learnt_values
+        if not len(values):
+            raise ValueError(
+                "predict_value needs an estimator that was fitted with value_tasks."
+            )
+        with _threads.limited_threads():
+            if _frames.reads_in_parts(X):
+                tables = _predict_files.encoded_tables(result.schema, X)
+            else:
+                tables = [result.schema.transform(X)]
+            heads = [result.net.predict_heads(rows) for rows in tables]
+        logits, scores = (np.concatenate(arrays) for arrays in zip(*heads, strict=True))
+        means = np.exp(scores.astype(np.float64)) * np.array(result.schema.value_scales)
+        log_p = -np.logaddexp(0, -logits.astype(np.float64))
+        is_per_impression = values_are_per_impression(result.settings)
+        for value, parent in enumerate(values.parents):
+            if parent >= 0 and given_event == is_per_impression:
+                sign = -1 if given_event else 1
+                means[:, value] *= np.exp(sign * log_p[:, parent])
+        return means[:, 0] if len(values) == 1 else means
+
+    def encode(self, X: Any) -> Bunch:
         """Encode a table as the network reads it.
 
         Parameters
@@ -167,7 +235,7 @@ class NetworkPredictionMixin(PredictionMixin):
             numeric_names=numeric_names,
         )
 
-    def category_embeddings(self, column, *, as_frame=True):
+    def category_embeddings(self, column: int | str, *, as_frame: bool = True) -> Any:
         """Return the learnt embeddings of the values of a category column.
 
         Parameters
@@ -214,7 +282,7 @@ class NetworkPredictionMixin(PredictionMixin):
             embeddings, index=pandas.Index(values, dtype=object, name=column)
         )
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = tags.input_tags.string = True

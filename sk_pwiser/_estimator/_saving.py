@@ -1,9 +1,13 @@
 """Fitted estimators as plain values and arrays, which files and skops hold."""
 
 import copyreg
+import os
+from collections.abc import Mapping
 from contextvars import ContextVar
 from numbers import Integral
+from typing import Any, Self, TypeVar
 
+import numpy as np
 from sklearn import config_context
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,6 +21,8 @@ from sk_pwiser._version import __version__
 # Methods that scikit-learn's metadata routing passes weights and groups to.
 ROUTED = ("fit", "partial_fit", "score")
 
+Fitted = TypeVar("Fitted", bound="SavingMixin")
+
 # Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
 # `__getstate__` directly. No argument can tell it, as a subclass may define a
 # `__getstate__` of its own around this one.
@@ -26,7 +32,7 @@ _keeps_all = ContextVar("keeps_all", default=False)
 class SavingMixin:
     """Mixin class of the estimator: files, pickles, and the arrays that skops holds."""
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a file that holds no code.
 
         The file has the parameters, the encoding, the weights, the history and the
@@ -56,7 +62,7 @@ class SavingMixin:
         _model_files.write_file(path, *to_plain(self))
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read an estimator from a file that `save` wrote.
 
         Nothing in the file is executed, so that a file may come from anywhere; compare
@@ -93,25 +99,26 @@ class SavingMixin:
     # pickle, joblib and copy keep all attributes, such as callbacks and classes of the
     # user. skops gets arrays of numbers alone, with the content of the file of `save`,
     # because its own form of a net contains a pickle.
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         token = _keeps_all.set(True)
         try:
             state = self.__getstate__()
         finally:
             _keeps_all.reset(token)
-        return copyreg.__newobj__, (type(self),), state
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         if _keeps_all.get():
-            return super().__getstate__()
+            attributes: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+            return attributes
         return {
             "sk_pwiser": _model_files.FORMAT_VERSION,
             "arrays": _model_files.join(*to_plain(self)),
         }
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         if "sk_pwiser" not in state:
-            super().__setstate__(state)
+            super().__setstate__(state)  # type: ignore[misc] # of scikit-learn
             return
         name = "The state"
         _model_files.check_version(state["sk_pwiser"], name)
@@ -122,13 +129,15 @@ class SavingMixin:
         self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
 
 
-def requests_of(estimator):
+def requests_of(estimator: Any) -> dict[str, dict[str, Any]]:
     """Return the metadata that an estimator requests for its methods."""
     routing = estimator._get_metadata_request()
     return {method: dict(getattr(routing, method).requests) for method in ROUTED}
 
 
-def set_requests(estimator, requests_by_method):
+def set_requests(
+    estimator: Any, requests_by_method: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Set the requests of a file on an estimator."""
     with config_context(enable_metadata_routing=True):
         for method, requests in requests_by_method.items():
@@ -141,14 +150,14 @@ def set_requests(estimator, requests_by_method):
                 getattr(estimator, f"set_{method}_request")(**decided)
 
 
-def to_plain(estimator):
+def to_plain(estimator: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """Return the estimator, fitted or not, as values of JSON and arrays."""
     params = estimator.get_params(deep=False)
     _check_params("", params)
     result = getattr(estimator, "_result", None)
-    if result is not None:
-        result = to_state(result)
-        _check_params(" at the last fit", vars(result["settings"]))
+    state = None if result is None else to_state(result)
+    if state is not None:
+        _check_params(" at the last fit", vars(state["settings"]))
     params["device"] = str(params["device"])
     del params["checkpoint_dir"]
     content = {
@@ -156,13 +165,15 @@ def to_plain(estimator):
         "sk_pwiser": __version__,
         "params": params,
         "requests": requests_of(estimator),
-        "result": result,
+        "result": state,
     }
-    schema = result and result["schema"]
+    schema = None if state is None else state["schema"]
     return encode_plain(PlainForm(STATE_CLASSES), content, "model", schema)
 
 
-def from_plain(cls, values, arrays, name):
+def from_plain(
+    cls: type[Fitted], values: Any, arrays: Mapping[str, np.ndarray], name: str
+) -> Fitted:
     """Build an estimator from its plain form; `name` is the file's, for messages."""
     header = values if isinstance(values, dict) else {}
     try:
@@ -174,13 +185,14 @@ def from_plain(cls, values, arrays, name):
         content = PlainForm(STATE_CLASSES).decode(values, arrays)
         if content.get("kind") == "checkpoint":
             raise ValueError("it is a checkpoint, from which fit resumes training")
-        defaults = cls().get_params(deep=False)
+        new_estimator: Any = cls()
+        defaults = new_estimator.get_params(deep=False)
         params = content["params"]
         unknown = [name for name in params if name not in defaults]
         if unknown:
             raise ValueError(f"its parameters {unknown} are unknown")
         # A file must not choose where a later fit writes.
-        estimator = cls(**{**params, "checkpoint_dir": None})
+        estimator: Any = cls(**{**params, "checkpoint_dir": None})
         set_requests(estimator, content.get("requests", {}))
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
@@ -195,10 +207,11 @@ def from_plain(cls, values, arrays, name):
                 f"{__version__}."
             )
         raise ValueError(message) from error
-    return estimator
+    fitted: Fitted = estimator
+    return fitted
 
 
-def _check_params(when, params):
+def _check_params(when: str, params: Mapping[str, Any]) -> None:
     """Raise for parameters that only code could restore."""
     for name, value in params.items():
         is_state = name == "random_state" and not isinstance(value, Integral | None)

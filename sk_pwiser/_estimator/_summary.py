@@ -1,10 +1,18 @@
 """A summary of a fit in HTML: network, rows and columns, epochs and embeddings."""
 
-import math
 import re
+from collections.abc import Sequence
 from html import escape
+from typing import Any
+
+import torch
 
 from sk_pwiser._columns._encoder import column_kinds, vector_counts
+from sk_pwiser._training._state import TrainingResult
+from sk_pwiser._utils._integers import ceil_div
+
+# Title, header and rows.
+Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 
 # Longer tables end with the number of rows left out.
 MAX_ROWS = 30
@@ -25,16 +33,20 @@ STYLE = (
 class SummaryMixin:
     """Mixin class of an estimator whose picture in notebooks ends with a summary."""
 
-    def _repr_html_inner(self):
-        return super()._repr_html_inner() + self._summary_html()
+    _result: TrainingResult
 
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
+    # scikit-learn's BaseEstimator has these methods.
+    def _repr_html_inner(self) -> str:
+        picture: str = super()._repr_html_inner()  # type: ignore[misc]
+        return picture + self._summary_html()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
         if "text/html" in bundle:
             bundle["text/html"] += self._summary_html()
         return bundle
 
-    def _summary_html(self):
+    def _summary_html(self) -> str:
         """Return the summary of the last fit, without scripts, or "" before it."""
         if not hasattr(self, "_result"):
             return ""
@@ -46,7 +58,7 @@ class SummaryMixin:
         n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
         if result.single_pass:
             n_rows = f"{n_train:,} in the last call of partial_fit"
-        tables = [
+        tables: list[Table] = [
             (
                 f"Network: {type(network).__name__}, {n_parameters:,} parameters",
                 ("Layer", "Kind", "Shape", "Parameters"),
@@ -76,7 +88,7 @@ class SummaryMixin:
         return f'{STYLE}<div class="sk-pwiser-summary">{sections}</div>'
 
 
-def _history(result):
+def _history(result: TrainingResult) -> Table:
     """Return a table of epochs at equal distances, and of the one that was kept."""
     history = result.net.history
     task_names = result.schema.targets.task_names
@@ -91,7 +103,7 @@ def _history(result):
         for column in ("train_loss", "valid_loss", log_loss, *aucs, "dur")
         if any(column in row for row in history)
     ]
-    step = math.ceil(len(history) / (MAX_ROWS - 1))
+    step = ceil_div(len(history), MAX_ROWS - 1)
     shown_epochs = {result.best_epoch, *range(len(history), 0, -step)}
     rows = []
     for row in history:
@@ -103,9 +115,10 @@ def _history(result):
     return f"History: {title}", ("epoch", *columns), rows
 
 
-def layer_rows(network):
+def layer_rows(network: torch.nn.Module) -> list[tuple[str, str, str, str]]:
     """Return path, kind, shape and number of parameters of the layers of a network."""
-    groups = {}
+    # Paths, and numbers of parameters.
+    groups: dict[tuple[str, str, str], tuple[list[list[str]], list[int]]] = {}
     # Equal layers at the same place, such as of the towers, are one row.
     for path, layer in network.named_modules():
         parameters = list(layer.parameters(recurse=False))
@@ -127,14 +140,14 @@ def layer_rows(network):
     return rows
 
 
-def _list(names):
+def _list(names: Sequence[Any]) -> str:
     """Return the first names in one line, and how many more there are."""
     shown = ", ".join(map(str, names[:MAX_NAMES]))
     more = len(names) - MAX_NAMES
     return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
-def _section(title, header, rows):
+def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return the HTML of a table that opens at a click on its title."""
     headings = "".join(f"<th>{escape(text)}</th>" for text in header)
     body = [f"<tr>{headings}</tr>"]

@@ -1,8 +1,10 @@
 """One task of a multi-task classifier, as an ordinary binary classifier."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import logit
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
@@ -78,13 +80,20 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """
 
     # Always needed, so that routing passes them without being told.
-    __metadata_request__fit: ClassVar[dict] = {"tasks": True}
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"tasks": True}
 
-    def __init__(self, estimator, task):
+    def __init__(self, estimator: Any, task: int | str) -> None:
         self.estimator = estimator
         self.task = task
 
-    def fit(self, X, y, sample_weight=None, tasks=None, **fit_params):
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: npt.ArrayLike | None = None,
+        tasks: Any = None,
+        **fit_params: Any,
+    ) -> Self:
         """Train a clone of the estimator on all tasks.
 
         Parameters
@@ -138,7 +147,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.estimator_ = clone(self.estimator).fit(X, Y, **fit_params)
         return self
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         """Return the metadata that the view and its estimator request.
 
         Returns
@@ -151,7 +160,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         router.add(estimator=self.estimator, method_mapping=mapping)
         return router.add_self_request(self)
 
-    def _check_labels(self, y, tasks):
+    def _check_labels(self, y: Any, tasks: Any) -> Any:
         """Return the labels of all tasks."""
         y = collected(y)
         tasks = collected(tasks)
@@ -194,11 +203,13 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return tasks
 
-    def _rule(self, name):
+    def _rule(self, name: str) -> str:
         """Return the rule that y and tasks break, for messages."""
         return f"y must be the column {name!r} of tasks, that of the task {self.task!r}"
 
-    def _check_same_labels(self, labels_of_y, labels_of_tasks, names, column):
+    def _check_same_labels(
+        self, labels_of_y: Any, labels_of_tasks: Any, names: Sequence[str], column: int
+    ) -> None:
         """Raise if the labels of the task are not its column in those of all tasks."""
         labels = labels_of_y.values.ravel()
         expected = labels_of_tasks.values[:, column]
@@ -215,17 +226,17 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{label_of_tasks!r} in tasks: {ADVICE}"
             )
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimator_") or _is_fitted(self.estimator)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         tags.classifier_tags.multi_class = False
         return tags
 
     @property
-    def _fitted(self):
+    def _fitted(self) -> Any:
         """The fitted estimator, or a NotFittedError, which is an AttributeError too."""
         if hasattr(self, "estimator_"):
             return self.estimator_
@@ -236,35 +247,35 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.estimator
 
     @property
-    def _column(self):
+    def _column(self) -> int:
         return task_column(self.task, self._fitted.task_names_)
 
     @property
-    def task_names_(self):
+    def task_names_(self) -> list[str]:
         """Name of the task, that of the last one for "cvr"; scorers compare it."""
         return [self._fitted.task_names_[self._column]]
 
     @property
-    def _is_cvr(self):
+    def _is_cvr(self) -> bool:
         return self.task == "cvr" and len(self._fitted.task_names_) > 1
 
     @property
-    def classes_(self):
+    def classes_(self) -> np.ndarray:
         """Labels of the task, an ndarray of shape (2,)."""
         classes = self._fitted.classes_
         return classes if classes.ndim == 1 else classes[self._column]
 
     @property
-    def n_features_in_(self):
+    def n_features_in_(self) -> int:
         """Number of columns of `X`."""
         return self._fitted.n_features_in_
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> np.ndarray:
         """Names of the columns, if the estimator has them."""
         return self._fitted.feature_names_in_
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Predict the probabilities of both classes.
 
         Parameters
@@ -294,7 +305,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             positive = estimator.predict_proba(X)[:, column].astype(np.float64)
         return np.column_stack([1 - positive, positive])
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Predict labels: 1 where the probability is at least 0.5.
 
         Parameters
@@ -311,7 +322,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         positive = self.predict_proba(X)[:, 1]
         return self.classes_[(positive >= 0.5).astype(int)]
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> np.ndarray:
         """Compute the logit of the task.
 
         Parameters
@@ -334,7 +345,9 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         limits = np.finfo(np.float32)
         return logit(np.clip(positive, limits.tiny, 1 - limits.epsneg))
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None
+    ) -> float:
         """Compute the ROC AUC of the task.
 
         Parameters
@@ -365,7 +378,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return scorer(estimator, X, y, sample_weight=sample_weight)
 
 
-def task_column(task, names):
+def task_column(task: int | str, names: Sequence[str]) -> int:
     """Return the column of the labels of a task; of the last one for "cvr"."""
     task = check_task(task, CVR)
     names = list(names)

@@ -39,7 +39,7 @@ from sk_pwiser._rows._row_units import (
     split_large_units,
     warn_about_few_cells,
 )
-from sk_pwiser._settings import left_out_column, shared_param
+from sk_pwiser._settings import left_out_column, shared_param, values_are_per_impression
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._checked_components import check_task_weights
@@ -272,7 +272,14 @@ class Encoding:
             statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
         if earlier is None:
             of_rows = summary.tasks, summary.base_rates()
-            self.schema = Schema.of(settings, encoder, *of_rows, statistics)
+            reads_all_rows = values_are_per_impression(settings)
+            self.schema = Schema.of(
+                settings,
+                encoder,
+                *of_rows,
+                statistics,
+                value_scales=summary.value_scales(reads_all_rows),
+            )
         else:
             self.schema = replace(earlier, encoder=encoder, statistics=statistics)
         if self.is_shared:
@@ -529,7 +536,12 @@ class Encoding:
             if whole is None:
                 weights = summary.scale(rows.weights, len(rows))
                 keys = self.unit_keys.of(row_hashes(*arrays))
-            labelled = encoded.labelled(rows.targets.values, weights, rows.groups)
+            labelled = encoded.labelled(
+                rows.targets.values,
+                weights,
+                rows.groups,
+                schema.scaled_amounts(rows.targets.amounts),
+            )
             block: Any = None
             order_block: Any = None
             is_valid = self.is_held

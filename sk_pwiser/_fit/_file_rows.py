@@ -22,6 +22,7 @@ from sk_pwiser._rows._checked_rows import CheckedRows, named_place
 from sk_pwiser._rows._row_sample import RowSample
 from sk_pwiser._settings import Settings, left_out_column
 from sk_pwiser._tasks import _labels, _weights
+from sk_pwiser._tasks._amounts import find_values
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils._threads import in_background
@@ -53,14 +54,23 @@ class FileRows:
         self.n_files = n_files  # smallest number of stored files
         self.origin = origin
         # The tasks of the rows, without labels and before any row is read.
-        columns, task_names = dataset.targets, settings.task_names
+        value_columns = list(settings.value_tasks or {})
+        columns = [name for name in dataset.targets if name not in value_columns]
+        task_names = settings.task_names
         names = _labels.choose_task_names(len(columns), task_names, columns, None)
         classes = np.array([0, 1])
         if len(names) > 1:
             classes = np.tile(classes, (len(names), 1))
         parents = read_task_parents(settings.task_parents, names)
         values = np.empty((0, len(names)), dtype=np.float32)
-        self.tasks = _labels.Targets(values, classes, names, parents=parents)
+        value_names = tuple(name for name in value_columns if name in dataset.targets)
+        self.tasks = _labels.Targets(
+            values,
+            classes,
+            names,
+            parents=parents,
+            learnt_values=find_values(settings.value_tasks, value_names, names),
+        )
         self.n_rows = dataset.n_rows_  # filters may select fewer
         self.sample_rows = dataset.sample_rows
         self.has_groups = dataset.groups is not None
@@ -86,9 +96,10 @@ class FileRows:
                 targets = _labels.check_targets(
                     as_table(table.select(dataset.targets)),
                     settings.task_names,
-                    classes=[0, 1] if len(dataset.targets) == 1 else None,
+                    classes=[0, 1] if len(self.tasks.task_names) == 1 else None,
                     missing_labels=settings.missing_labels,
                     task_parents=settings.task_parents,
+                    value_tasks=settings.value_tasks,
                 )
                 weights: Any = None
                 if dataset.sample_weight is not None:

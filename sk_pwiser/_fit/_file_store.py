@@ -175,8 +175,12 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
             rates = schema.statistics.transform(codes, lists, self.tables, block)
             numeric = np.hstack([numeric, rates])
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
-        further = arrays.get("sample_weight"), arrays.get("groups")
-        rows = rows.labelled(arrays["y"], *further)
+        rows = rows.labelled(
+            arrays["y"],
+            arrays.get("sample_weight"),
+            arrays.get("groups"),
+            arrays.get("amounts"),
+        )
         # Copies of pinned memory to a device are faster.
         pins = _batches.pins_memory(self.device)
         return rows.copied(Tensor.pin_memory) if pins else rows
@@ -262,7 +266,12 @@ def encode_eval_rows(
         with named_place(rows.place):
             encoded = schema.transform(rows.X)
         known = None if rows.weights is None else rows.weights.astype(np.float32)
-        encoded = encoded.labelled(rows.targets.values, known, rows.groups)
+        encoded = encoded.labelled(
+            rows.targets.values,
+            known,
+            rows.groups,
+            schema.scaled_amounts(rows.targets.amounts),
+        )
         store.add(encoded, np.arange(len(rows)))
     store.flush()
     return StreamedImpressions(store, schema, None, source.dataset.shuffle_rows)

@@ -31,6 +31,7 @@ from sk_pwiser._training import (
     _rises,
     _state,
     _stop_reason,
+    _value_level,
 )
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._device import find_device
@@ -430,6 +431,8 @@ def train(
                 if data.level is not None and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
                     _level.follow_last_rows(net, rows.valid, data.level)
+                if net.criterion_.value_terms is not None:
+                    _set_value_level(rows, net, is_update=is_update)
         if data.labelled is not None and data.schema.statistics is not None:
             # The rows of an update were encoded without themselves.
             codes, y, weights, lists = data.labelled
@@ -453,6 +456,15 @@ def train(
     if task is not None:
         task.end(lambda: result)
     return result
+
+
+def _set_value_level(rows: EncodedData, net: MultiTaskNet, *, is_update: bool) -> None:
+    """Make the totals of predicted amounts agree with those of the rows."""
+    if is_update:
+        _value_level.follow_update(net, rows.train)
+        return
+    follows_valid = rows.level is not None
+    _value_level.set_level(net, rows.train, rows.valid, follows_valid=follows_valid)
 
 
 # Earlier rows with and without the event from which on their level is trusted.

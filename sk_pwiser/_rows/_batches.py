@@ -94,6 +94,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
     groups: Tensor | None = None  # int64 (n_samples,)
     rows: Tensor | None = None  # int64 (n_rows,); None for all rows
     bags: Any = None  # `Bags`
+    # float32 (n_samples, n_values), in multiples of the mean; NaN if not learnt
+    amounts: Tensor | None = None
 
     @classmethod
     def of(
@@ -104,11 +106,20 @@ class Impressions(TrainingRows, Dataset[Batch]):
         return cls(torch.from_numpy(codes), torch.from_numpy(numeric), bags=own)
 
     def labelled(
-        self, y: np.ndarray, sample_weight: Any = None, groups: Any = None
+        self,
+        y: np.ndarray,
+        sample_weight: Any = None,
+        groups: Any = None,
+        amounts: Any = None,
     ) -> "Impressions":
         """Return the impressions with further arrays of their rows."""
-        labels, weights, numbers = map(_as_tensor, (y, sample_weight, groups))
-        return replace(self, y=labels, sample_weight=weights, groups=numbers)
+        return replace(
+            self,
+            y=_as_tensor(y),
+            sample_weight=_as_tensor(sample_weight),
+            groups=_as_tensor(groups),
+            amounts=_as_tensor(amounts),
+        )
 
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)

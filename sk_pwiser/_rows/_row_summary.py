@@ -30,15 +30,23 @@ class RowSummary:
     # By combination: numbers of rows, and sums of the weights, one per task.
     counts: Counter = field(default_factory=Counter)
     sums: dict = field(default_factory=dict)
+    # Of each value: weighted sums of amounts, and of the weights of their rows.
+    amount_sums: np.ndarray | None = None
+    amount_weights: np.ndarray | None = None
+    total_weight: float = 0.0
 
     def add(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
         weights = np.broadcast_to(1.0, n_rows) if weights is None else weights
         self.n_rows += n_rows
+        if targets.amounts is not None:
+            self._add_amounts(targets, weights)
         is_first = self.tasks is None
         if is_first:
             none = targets.values[:0]
-            self.tasks = replace(targets, values=none, missing=None, counts=None)
+            self.tasks = replace(
+                targets, values=none, missing=None, counts=None, amounts=None
+            )
             self.weights = WeightScale(n_tasks, self.weight_scale)
         self.weights.add(weights)
         self.per_task = self.weights.per_task and not self.weights.is_even
@@ -50,6 +58,36 @@ class RowSummary:
             self._count(*self.whole)
         self.whole = self.scaled = None
         self._count(targets, weights)
+
+    def _add_amounts(self, targets, weights):
+        """Add up the amounts of rows, and the weights of rows that have one."""
+        amounts = targets.amounts
+        by_task = weights.reshape(len(amounts), -1)
+        parents = [max(parent, 0) for parent in targets.learnt_values.parents]
+        if by_task.shape[1] > 1:
+            by_task = by_task[:, parents]
+        is_known = np.isfinite(amounts)
+        used = by_task * is_known
+        sums = (used * np.where(is_known, amounts, 0)).sum(axis=0)
+        if self.amount_sums is None:
+            self.amount_sums = np.zeros(amounts.shape[1])
+            self.amount_weights = np.zeros(amounts.shape[1])
+        self.amount_sums += sums
+        self.amount_weights += used.sum(axis=0)
+        self.total_weight += float(by_task.mean(axis=1).sum())
+
+    def value_scales(self, per_impression):
+        """Return the mean amount of each value, 1 if there is none above 0.
+
+        They are means over the rows with the event, or per impression.
+        """
+        if self.amount_sums is None:
+            return ()
+        weights = self.amount_weights
+        if per_impression:
+            weights = np.full(len(weights), self.total_weight)
+        means = self.amount_sums / np.maximum(weights, np.finfo(float).tiny)
+        return tuple(float(mean) if mean > 0 else 1.0 for mean in means)
 
     def _count(self, targets, weights):
         n_rows, n_tasks = targets.values.shape

@@ -56,7 +56,12 @@ class TableRows:
         rows = self.rows
         with named_place(self.origin):
             encoded = schema.transform(rows.X)
-        return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
+        return encoded.labelled(
+            rows.targets.values,
+            self.summary.scaled,
+            rows.groups,
+            schema.scaled_amounts(rows.targets.amounts),
+        )
 
 
 class GivenGroups(NamedTuple):

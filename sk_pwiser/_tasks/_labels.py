@@ -9,7 +9,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sk_pwiser._columns import _frames
-from sk_pwiser._tasks import _tree
+from sk_pwiser._tasks import _amounts, _tree
 
 # How arrays are read; their values are checked afterwards.
 READING = {"ensure_2d": False, "ensure_all_finite": False}
@@ -305,6 +305,9 @@ class Targets:
     missing: np.ndarray | None = None  # none of the first task
     # The rows that each of these stands for; None if there are no labels.
     counts: np.ndarray | None = None
+    learnt_values: _amounts.Values = _amounts.NO_VALUES
+    # float64 (n_samples, n_values), NaN where there is none to learn; None without any.
+    amounts: np.ndarray | None = None
 
     def check_same_tasks(self, found, name):
         """Raise if labels, by `name` in messages, are of other tasks or classes."""
@@ -315,11 +318,21 @@ class Targets:
                 f"{self.classes.tolist()}; {name} has {list(found.task_names)} and "
                 f"{found.classes.tolist()}."
             )
+        if found.learnt_values != self.learnt_values:
+            raise ValueError(
+                f"Training uses the values {list(self.learnt_values.names)} of the "
+                f"tasks {list(self.learnt_values.parents)}; {name} has "
+                f"{list(found.learnt_values.names)} of "
+                f"{list(found.learnt_values.parents)}."
+            )
 
     def at(self, rows):
         values, counts = self.values[rows], self.counts[rows]
         missing = None if self.missing is None else self.missing[rows]
-        return replace(self, values=values, missing=missing, counts=counts)
+        amounts = None if self.amounts is None else self.amounts[rows]
+        return replace(
+            self, values=values, missing=missing, counts=counts, amounts=amounts
+        )
 
     def without(self, left_out):
         """Mark more labels as missing, but none of the first task."""
@@ -458,14 +471,31 @@ def check_targets(
     classes=None,
     missing_labels="error",
     task_parents=_tree.CHAIN,
+    value_tasks=None,
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
+    amount_columns, value_names = [], ()
+    _amounts.check_value_tasks(value_tasks)
+    if value_tasks:
+        Y = _frames.collected(Y)
+        all_columns = names_of_columns(Y)
+        Y, amount_columns, value_names = _amounts.split_columns(
+            Y, value_tasks, all_columns
+        )
     labels, missing, columns = read_labels(Y, missing_labels)
     values, classes = binary_labels(labels, columns, classes)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = _tree.read_task_parents(task_parents, names)
     counts = np.broadcast_to(1, len(values))
-    return Targets(values, classes, names, parents, missing, counts)
+    targets = Targets(values, classes, names, parents, missing, counts)
+    if not value_tasks:
+        return targets
+    learnt_values = _amounts.find_values(value_tasks, value_names, names)
+    return replace(
+        targets,
+        learnt_values=learnt_values,
+        amounts=_amounts.read_amounts(amount_columns, learnt_values, values, missing),
+    )
 
 
 def check_tasks(settings, Y, expected=None, classes=None, is_update=False):
@@ -485,6 +515,7 @@ def check_tasks(settings, Y, expected=None, classes=None, is_update=False):
         classes=classes,
         missing_labels=settings.missing_labels,
         task_parents=settings.task_parents,
+        value_tasks=settings.value_tasks,
     )
     if expected is None:
         return targets

@@ -17,7 +17,9 @@ from sk_pwiser._training._early_stopping import BestEpochStopping
 from sk_pwiser._training._lr_schedule import UpdateRate, WarmupStableDecay
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, loss_choice
+from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils import _components
+from sk_pwiser.losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
 
 
@@ -41,6 +43,18 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
             is_large = min_lazy_size is not None and size >= min_lazy_size
             module.sparse = is_large and not is_dense
     return network
+
+
+def value_terms(settings: Settings, values: Any) -> ValueTerms | None:
+    """Return the losses of values, or None without any."""
+    if not len(values):
+        return None
+    return ValueTerms(
+        names=values.names,
+        parents=values.parents,
+        loss=VALUE_LOSSES[settings.value_loss],
+        sampling_rate=settings.negative_sampling_rate,
+    )
 
 
 def build_net(
@@ -68,13 +82,17 @@ def build_net(
         choice, given = loss_choice(settings, default_weight(rates))
         loss = _components.build(choice, settings.loss_params, loss.task_names, **given)
     criterion = MultiTaskCriterion(
-        loss, components.weighting, network.monotonicity_weight, network.spec.parents
+        loss,
+        components.weighting,
+        network.monotonicity_weight,
+        network.spec.event_parents,
+        value_terms=value_terms(settings, schema.targets.learnt_values),
     )
     criterion.leans_on_parents = (
         is_update
         and settings.lr_schedule is not None
         and loss.averages_rows
-        and max(network.spec.parents) >= 0
+        and max(network.spec.event_parents) >= 0
     )
     callbacks: list[Any] = []
     stopping = None
@@ -119,7 +137,7 @@ def build_net(
         # Text: a process that reads a pickle of the net may not know the device.
         iterator_train__device=str(device),
         iterator_train__sampler=components.sampler,
-        iterator_train__paths=_tree.task_paths(network.spec.parents),
+        iterator_train__paths=_tree.task_paths(network.spec.event_parents),
         iterator_valid=BatchIterator,
         iterator_valid__device=str(device),
         iterator_valid__keeps_groups=loss.asks_for_groups,

@@ -7,7 +7,7 @@ from copy import deepcopy
 from functools import partial, wraps
 from traceback import walk_tb
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from skorch import NeuralNet
@@ -222,7 +222,10 @@ class StageTask(FitTask):
         return False
 
 
-def runs_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def runs_callbacks(method: Method) -> Method:
     """Tear down scikit-learn's callbacks after a method; name those that raise."""
     managed = with_callbacks(method)
 
@@ -235,7 +238,7 @@ def runs_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
                 _name_callback(each, getattr(estimator, "_skl_callbacks", ()))
             raise
 
-    return call
+    return cast(Method, call)
 
 
 def _name_callback(error: Exception, callbacks: Any) -> None:

@@ -60,7 +60,8 @@ def check_components(
         if not isinstance(kind, str):
             kind, params = as_weighting(kind, params)
         choice = WEIGHTINGS, TaskWeighting, "weighting", kind
-        weighting = _components.build(choice, params, len(task_names))
+        n_losses = len(task_names) + len(settings.value_tasks or ())
+        weighting = _components.build(choice, params, n_losses)
         parents = _tree.read_task_parents(settings.task_parents, task_names)
         sampler = batch_sampler(settings, loss, has_groups)
         _check_network(settings, loss, parents)
@@ -122,6 +123,7 @@ def _check_network(
             embedding_dims=[1] if is_automatic else (),
             negative_sampling_rate=settings.negative_sampling_rate,
             task_parents=parents,
+            value_parents=[-1] * len(settings.value_tasks or ()),
             **shared,
         )
         if spec.task_space == "conditional":

@@ -26,6 +26,7 @@ from sk_pwiser._utils._warnings import warn_user
 # The argument of `fit` from which a tensor is made, if it is not X.
 _SOURCES = {
     "y": "Y",
+    "amounts": "Y",
     "sample_weight": "sample_weight",
     "groups": "groups",
     "rows": "the validation rows",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._tasks import _conditional_labels, _tree
+from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils import _precision
 from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
 from sk_pwiser.networks import Labels, NetworkOutput
@@ -31,13 +32,18 @@ class MultiTaskCriterion(nn.Module):
         weighting: TaskWeighting,
         monotonicity_weight: float = 0.0,
         parents: Sequence[int] | None = None,
+        value_terms: ValueTerms | None = None,
     ) -> None:
         super().__init__()
         self.parents = parents or _tree.chain_parents(len(loss.task_names))
         self.loss = loss
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
-        self.weight_names = [f"weight_{task}" for task in loss.task_names]
+        self.value_terms = value_terms
+        value_names = () if value_terms is None else value_terms.names
+        self.weight_names = [
+            f"weight_{task}" for task in (*loss.task_names, *value_names)
+        ]
         # All rows so far: their number, the number of events per task, and the sums of
         # the weights of its events and of those of its parent. On the device, as graphs
         # require.
@@ -53,10 +59,19 @@ class MultiTaskCriterion(nn.Module):
         y: Tensor,
         sample_weight: Tensor | None = None,
         groups: Tensor | None = None,
+        amounts: Tensor | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
     ) -> Tensor:
-        """Return the reported loss of a batch; set the gradients of `parameters`."""
+        """Return the reported loss of a batch; set the gradients of `parameters`.
+
+        The reported loss is that of the events: amounts of a few rows decide on the
+        losses of values, which are recorded beside it.
+        """
         losses, penalty = self._terms(output, y, sample_weight, groups)
+        n_events = len(losses)
+        if self.value_terms is not None:
+            of_values = self.value_terms(output, y, sample_weight, amounts)
+            losses = torch.cat([losses, of_values])
         if parameters is not None:
             has_gradient = penalty is not None and penalty.requires_grad
             if not losses.requires_grad and (
@@ -69,6 +84,9 @@ class MultiTaskCriterion(nn.Module):
                 )
             self.weighting.backward(losses, penalty, parameters)
             losses = losses.detach()
+        if self.value_terms is not None:
+            self.value_terms.record(losses[n_events:].detach(), len(y))
+            losses = torch.cat([losses[:n_events], torch.zeros_like(losses[n_events:])])
         reported = self.weighting.report(losses)
         return reported if penalty is None else reported + penalty.detach()
 
@@ -211,7 +229,10 @@ class MultiTaskCriterion(nn.Module):
         """Return the epoch's figures of loss and weighting, and reset them."""
         weights = self.weighting.end_epoch() if self.training else []
         of_tasks = dict(zip(self.weight_names, weights, strict=False))
-        return {**self.loss.pop_epoch_record(), **of_tasks}
+        of_values: dict[str, float] = {}
+        if self.value_terms is not None:
+            of_values = self.value_terms.pop_epoch_record()
+        return {**self.loss.pop_epoch_record(), **of_tasks, **of_values}
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:

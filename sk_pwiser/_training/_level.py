@@ -64,7 +64,7 @@ def read_heads(net: Any, rows: TrainingRows) -> Heads:
     if weights is None:
         weights = torch.ones(len(y), 1)
     weights = weights.cpu().view(len(y), -1).expand_as(y).clone()
-    for task, parent in enumerate(net.module_.spec.parents):
+    for task, parent in enumerate(net.module_.spec.event_parents):
         if parent >= 0:
             # Labels that are not known yet are missing in rows with the parent only.
             happened = y[:, parent] == 1

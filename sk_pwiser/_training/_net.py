@@ -322,19 +322,21 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def criterion_inputs(
         self, output: NetworkOutput, batch: Batch
-    ) -> tuple[NetworkOutput, Tensor, Tensor | None, Tensor | None]:
-        """Return output, labels, weights and groups that the loss is computed from."""
+    ) -> tuple[NetworkOutput, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Return output, labels, weights, groups and amounts for the loss."""
         inputs, y = batch
-        return output, y, inputs.get("sample_weight"), inputs.get("groups")
+        further = (inputs.get(name) for name in ("sample_weight", "groups", "amounts"))
+        weights, groups, amounts = further
+        return output, y, weights, groups, amounts
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch and its gradients."""
         self._set_training(True)
         output = self.infer(batch[0], **fit_params)
+        # An iterator: most weightings do not read the parameters.
+        parameters = chain(self.module_.parameters(), self.criterion_.loss.parameters())
         loss = self.criterion_(
-            *self.criterion_inputs(output, batch),
-            # An iterator: most weightings do not read the parameters.
-            chain(self.module_.parameters(), self.criterion_.loss.parameters()),
+            *self.criterion_inputs(output, batch), parameters=parameters
         )
         logits = output.logits
         if self.compile_mode in MODES_WITH_GRAPHS:  # whose next step overwrites it
@@ -354,6 +356,22 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with torch.set_grad_enabled(training):
             self._set_training(training)
             return self.infer(batch[0]).logits.float()
+
+    def predict_heads(self, rows: TrainingRows) -> tuple[Tensor, Tensor]:
+        """Return the logits of events and the scores of values, in row order."""
+        iterator = self.get_iterator(rows)
+        self._set_training(False)
+        logits: list[Tensor] = []
+        scores: list[Any] = []
+        with torch.no_grad():
+            for inputs, _ in iterator:
+                output = self.infer(inputs)
+                logits.append(output.logits.float())
+                scores.append(output.value_scores)
+        return (
+            iterator.in_row_order(torch.cat(logits)).cpu(),
+            iterator.in_row_order(torch.cat(scores)).cpu(),
+        )
 
     def infer(
         self, x: dict[str, Tensor], network: Any = None, **fit_params: Any

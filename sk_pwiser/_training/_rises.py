@@ -36,7 +36,7 @@ def find_rises(
     """
     n_trained = len(train) * n_epochs
     sample = train.spaced(min(MOST_COMPARED, int(ROWS_PER_TRAINED_ROW * n_trained)))
-    parents = enumerate(net.module_.spec.parents)
+    parents = enumerate(net.module_.spec.event_parents)
     pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
     if len(sample) < LEAST_COMPARED or not pairs:
         return None

@@ -23,6 +23,7 @@ from sk_pwiser._columns._target_statistics import (
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._rows._batches import Impressions, gather_bags
 from sk_pwiser._settings import Settings, left_out_column, shared_param
+from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._tasks._labels import SoftTargets, Targets
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
@@ -76,6 +77,7 @@ class Schema:
     widest_bag: int = 0  # the same of bags
     selection: str = ""  # parameters by which the first fit chose the statistics
     category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
+    value_scales: tuple[float, ...] = ()  # mean amounts, by which amounts are divided
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class Schema:
         targets: Targets,
         base_rates: np.ndarray,
         statistics: TargetStatistics | None = None,
+        value_scales: tuple[float, ...] = (),
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
         selection, sizes = statistics_selection(settings), encoder.cardinalities_
@@ -93,7 +96,15 @@ class Schema:
         of_columns = tuple(dims[: len(sizes)])
         widest_bag = max(dims[len(sizes) :], default=0)
         learnt = encoder, targets, base_rates, statistics
-        return cls(*learnt, of_columns, widest_bag, selection)
+        return cls(
+            *learnt, of_columns, widest_bag, selection, value_scales=value_scales
+        )
+
+    def scaled_amounts(self, amounts: np.ndarray | None) -> np.ndarray | None:
+        """Return amounts in multiples of their means, in float32; None without any."""
+        if amounts is None:
+            return None
+        return (amounts / np.array(self.value_scales)).astype(np.float32)
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
@@ -231,6 +242,7 @@ class Schema:
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
             task_parents=self.targets.parents,
+            value_parents=self.targets.learnt_values.parents,
             unseen_inputs=unseen_inputs,
             **shared,
         )
@@ -342,4 +354,4 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Schema)
+STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Values, Schema)

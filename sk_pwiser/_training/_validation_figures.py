@@ -166,7 +166,7 @@ def record_validation(
             key, is_loss = f"{prefix}_{name}_{task}", name == "log_loss"
             record_best(net.history, key, value, lower_is_better=is_loss)
     if net.monitor == "valid_score":
-        parents, scorer = spec.parents, net.settings.early_stopping
+        parents, scorer = spec.event_parents, net.settings.early_stopping
         tree = parents_by_name(parents, net.task_names)
         score = score_validation(scorer, rows, logits, tree, rate)
         record_best(net.history, f"{prefix}_score", score, lower_is_better=False)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from functools import wraps
 from numbers import Integral, Rational, Real
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar, cast
 
-Result = TypeVar("Result")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def check_number(
@@ -86,17 +86,17 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.{hint}")
 
 
-def accept_any_case_of_y(function: Callable[..., Result]) -> Callable[..., Result]:
+def accept_any_case_of_y(function: Method) -> Method:
     """Let a function be called with either keyword, `y` as in scikit-learn or `Y`."""
     parameters = inspect.signature(function).parameters
     names = [name for name in parameters if name[:1] in ("Y", "y")]
 
     @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Result:
+    def call(*args: Any, **kwargs: Any) -> Any:
         for name in names:
             other_case = name[0].swapcase() + name[1:]
             if other_case in kwargs and name not in kwargs:
                 kwargs[name] = kwargs.pop(other_case)
         return function(*args, **kwargs)
 
-    return call
+    return cast(Method, call)

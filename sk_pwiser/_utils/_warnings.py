@@ -7,7 +7,7 @@ import warnings
 _CALLING_PACKAGES = ("sk_pwiser", "sklearn", "skorch", "joblib")
 
 
-def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Issue a warning that refers to the line of the user's call."""
     frame = sys._getframe(0)
     level = 1

@@ -6,6 +6,9 @@ in a sampled log, the mean weight of all rows can be a hundred times the weight 
 conversion.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 import numpy as np
 from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, logit
@@ -38,7 +41,7 @@ class IsotonicCurve:
     fewest_events = FEWEST_EVENTS
     rises_ = True
 
-    def fit(self, logits, y, weight):
+    def fit(self, logits: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Self:
         pseudo = [PSEUDO_ROWS * weight[y == label].mean() for label in (1, 0)]
         logits = np.r_[logits, logits.min(), logits.max()]
         y = np.r_[y, 1.0, 0.0]
@@ -53,7 +56,7 @@ class IsotonicCurve:
         self.rates_ = np.bincount(step, weights=weight * y) / size
         return self
 
-    def transform(self, logits):
+    def transform(self, logits: np.ndarray) -> np.ndarray:
         return np.interp(logits, self.centres_, logit(self.rates_))
 
 
@@ -71,7 +74,7 @@ class SigmoidCurve:
     # Whether a function that increases describes the rows of the fit.
     rises_ = True
 
-    def fit(self, logits, y, weight):
+    def fit(self, logits: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Self:
         weight = weight / weight[y == (y.mean() < 0.5)].mean()
         n_1 = weight[y == 1].sum()
         n_0 = weight[y == 0].sum()
@@ -88,12 +91,12 @@ class SigmoidCurve:
         z = (logits - centre) / scale
         features = np.column_stack([z, np.ones_like(z)])
 
-        def log_loss(parameters):
+        def log_loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
             linear = features @ parameters
             gradient = features.T @ (weight * (expit(linear) - target))
             return weight @ (np.logaddexp(0, linear) - target * linear), gradient
 
-        def curvature(parameters):
+        def curvature(parameters: np.ndarray) -> np.ndarray:
             p = expit(features @ parameters)
             return features.T @ ((weight * p * (1 - p))[:, np.newaxis] * features)
 
@@ -122,11 +125,13 @@ class SigmoidCurve:
             )
         return self
 
-    def transform(self, logits):
+    def transform(self, logits: np.ndarray) -> np.ndarray:
         return self.slope_ * logits + self.intercept_
 
 
-METHODS = {"isotonic": IsotonicCurve, "sigmoid": SigmoidCurve}
+Curve = IsotonicCurve | SigmoidCurve
+
+METHODS: dict[str, type[Curve]] = {"isotonic": IsotonicCurve, "sigmoid": SigmoidCurve}
 
 
 # Bounds of the logarithm of the variance of the shifts.
@@ -135,7 +140,7 @@ LOG_VARIANCES = (-12.0, 4.0)
 NEWTON_STEPS = 50
 
 
-def read_groups(X, by):
+def read_groups(X: Any, by: Any) -> list[Any] | None:
     """Return the value of the column `by` in each row, None where it is missing."""
     if by is None:
         return None
@@ -143,7 +148,7 @@ def read_groups(X, by):
     return [None if is_missing(value) else value for value in values]
 
 
-def without_groups(X, by, estimator):
+def without_groups(X: Any, by: Any, estimator: Any) -> Any:
     """Leave out the column `by` if the estimator was fitted without it."""
     names = getattr(estimator, "feature_names_in_", None)
     if by is None or names is None or by in names:
@@ -152,7 +157,15 @@ def without_groups(X, by, estimator):
     return X[[name for name in X.columns if name != by]]
 
 
-def fit_shifts(logits, labels, weight, *, curves, group, index):
+def fit_shifts(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    weight: np.ndarray,
+    *,
+    curves: Sequence[Curve | None],
+    group: np.ndarray,
+    index: Mapping[Any, int],
+) -> dict[Any, np.ndarray]:
     """Return the shifts of the tasks by value; rows without a value have none."""
     has_value = group != index.get(None, -1)
     shifts = np.zeros((len(index), len(curves)))
@@ -167,14 +180,20 @@ def fit_shifts(logits, labels, weight, *, curves, group, index):
     return {value: shifts[i] for value, i in index.items() if value is not None}
 
 
-def shifts_by_group(logits, y, weight, group, n_groups):
+def shifts_by_group(
+    logits: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    group: np.ndarray,
+    n_groups: int,
+) -> np.ndarray:
     """Return one shift in log-odds per group, shrunk to 0 by empirical Bayes.
 
     The variance maximises Laplace's approximation of the marginal likelihood.
     """
     weight = weight / weight[y == (y.mean() < 0.5)].mean()
 
-    def most_likely(variance):
+    def most_likely(variance: float) -> tuple[np.ndarray, np.ndarray]:
         shifts = np.zeros(n_groups)
         for _ in range(NEWTON_STEPS):
             p = expit(logits + shifts[group])
@@ -187,7 +206,7 @@ def shifts_by_group(logits, y, weight, group, n_groups):
                 break
         return shifts, information
 
-    def negative_evidence(log_variance):
+    def negative_evidence(log_variance: float) -> float:
         variance = np.exp(log_variance)
         shifts, information = most_likely(variance)
         z = logits + shifts[group]

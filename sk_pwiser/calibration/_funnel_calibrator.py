@@ -1,16 +1,18 @@
 """The calibrator of several tasks: one curve per task, and the order of the tasks."""
 
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import logit
 from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
-    _fit_context,
     clone,
 )
 from sklearn.model_selection import check_cv
@@ -22,15 +24,19 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from sk_pwiser import _responses
 from sk_pwiser._columns import _frames
+from sk_pwiser._estimator._parameter_checks import checks_parameters
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._tasks import _tree
+from sk_pwiser._tasks import _amounts, _tree
 from sk_pwiser._tasks._labels import binary_labels, read_labels
 from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser._utils import _checks, _warnings
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser.calibration import _curves
 from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
+
+# Training and test rows.
+Split = tuple[np.ndarray, np.ndarray]
 
 LIMITS = np.finfo(np.float32)
 # Fitted attributes in a file, beside the estimator.
@@ -167,7 +173,14 @@ class FunnelCalibrator(
     # Read by the scorers: missing labels take no part in the curves and scores.
     missing_labels = "ignore"
 
-    _parameter_constraints: ClassVar[dict] = {
+    # Fitted attributes, which `_set_fitted` assigns, beside those of predictions.
+    estimator_: Any
+    calibrators_: list[_curves.Curve | None]
+    by_: str | None
+    _shifts: tuple[list[Any], np.ndarray]  # values of `by`, and a row of shifts each
+    _calibrated: Any  # identifies the training of the estimator
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "predict_proba"])],
         "method": [StrOptions(set(_curves.METHODS))],
         "cv": ["cv_object"],
@@ -181,14 +194,14 @@ class FunnelCalibrator(
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        method="isotonic",
-        cv=None,
-        ordered=True,
-        negative_sampling_rate="auto",
-        by=None,
-    ):
+        method: str = "isotonic",
+        cv: Any = None,
+        ordered: bool = True,
+        negative_sampling_rate: float | str = "auto",
+        by: str | None = None,
+    ) -> None:
         self.estimator = estimator
         self.method = method
         self.cv = cv
@@ -197,8 +210,14 @@ class FunnelCalibrator(
         self.by = by
 
     @_checks.accept_any_case_of_y
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None, **fit_params):
+    @checks_parameters(also_nested=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: npt.ArrayLike | None = None,
+        **fit_params: Any,
+    ) -> Self:
         """Fit the curves and, unless `cv=None`, the estimator.
 
         Parameters
@@ -264,8 +283,9 @@ class FunnelCalibrator(
         # Missing labels have weights, too, for known ones will stand for them.
         weight = np.ones(labels.shape)
         if sample_weight is not None:
-            checked_weight = check_weights(sample_weight, *labels.shape, columns)
-            weight *= checked_weight.reshape(len(labels), -1)
+            n_samples, n_tasks = labels.shape
+            checked_weight = check_weights(sample_weight, n_samples, n_tasks, columns)
+            weight *= checked_weight.reshape(n_samples, -1)
         if self.cv is None:
             estimator = self.estimator
             X_of_estimator = _curves.without_groups(X, self.by, estimator)
@@ -306,7 +326,9 @@ class FunnelCalibrator(
             task_parents_=_tree.parents_by_name(parents, names),
         )
 
-    def _set_fitted(self, *, estimator_, shifts_, **attributes):
+    def _set_fitted(
+        self, *, estimator_: Any, shifts_: Mapping[Any, np.ndarray], **attributes: Any
+    ) -> Self:
         """Set the fitted attributes, all in one assignment.
 
         An error before it leaves an earlier fit as it was, and so does Ctrl-C, which
@@ -321,8 +343,10 @@ class FunnelCalibrator(
         }
         return self
 
-    def _read_labels(self, y):
+    def _read_labels(self, y: Any) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
         """Return labels (n_samples, n_tasks), NaN if missing, classes and columns."""
+        planned = _responses.Predictions(self.estimator, None, {})
+        y = _amounts.without_amounts(y, planned.value_tasks(), planned.n_tasks())
         values, missing, columns = read_labels(y, "ignore", input_name="y")
         classes = None  # of a fitted estimator of one task
         if self.cv is None:
@@ -343,14 +367,16 @@ class FunnelCalibrator(
             labels[missing] = np.nan
         return labels, classes, columns
 
-    def _count_classes(self):
+    def _count_classes(self) -> int:
         """Return the number of tasks by the classes of the estimator, 0 if unknown."""
-        classes = getattr(self.estimator, "classes_", None)
+        classes: Any = getattr(self.estimator, "classes_", None)
         # One array or row per task, unless the classes are numbers of columns.
         is_per_task = isinstance(classes, list) or np.ndim(classes) == 2
         return len(classes) if is_per_task else 0
 
-    def _route(self, sample_weight, fit_params):
+    def _route(
+        self, sample_weight: Any, fit_params: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Return the arguments of the estimator's fits, and those of `cv.split`."""
         if self.cv is None and fit_params:
             raise ValueError(
@@ -368,7 +394,7 @@ class FunnelCalibrator(
             split_arguments["groups"] = params["groups"]
         return params, split_arguments
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         """Return the metadata that the estimator and `cv` request.
 
         Returns
@@ -385,7 +411,16 @@ class FunnelCalibrator(
             .add(splitter=self.cv, method_mapping=to_split)
         )
 
-    def _cross_predict(self, X, y, labels, weight, *, splits, fit_arguments):
+    def _cross_predict(
+        self,
+        X: Any,
+        y: Any,
+        labels: np.ndarray,
+        weight: np.ndarray,
+        *,
+        splits: Iterable[Split],
+        fit_arguments: Mapping[str, Any],
+    ) -> np.ndarray:
         """Return the logits of a clone per split for the rows that it has not seen.
 
         They are NaN for rows that are in no test part, and for tasks that the clone
@@ -407,7 +442,9 @@ class FunnelCalibrator(
                     logits[test, k] = test_logits[:, k]
         return logits
 
-    def _splits(self, X, y, labels, split_arguments):
+    def _splits(
+        self, X: Any, y: Any, labels: np.ndarray, split_arguments: Mapping[str, Any]
+    ) -> Iterator[Split]:
         """Return the training and test rows of `cv`."""
         # Splitters of other packages refuse missing labels.
         completed = np.nan_to_num(labels)
@@ -416,7 +453,7 @@ class FunnelCalibrator(
             # In rows sorted by a market, unshuffled folds would hold its events and its
             # other rows in different shares, and training would learn wrong rates.
             folds = FunnelStratifiedKFold(
-                self.cv, random_state=0, task_parents=dict(enumerate(parents))
+                int(self.cv), random_state=0, task_parents=dict(enumerate(parents))
             )
             return folds.split(np.zeros(len(completed)), completed)
         completed = completed if completed.shape[1] > 1 else completed[:, 0]
@@ -425,7 +462,13 @@ class FunnelCalibrator(
         labels_of_cv = y if hasattr(cv, "task_parents") else completed
         return cv.split(X, labels_of_cv, **split_arguments)
 
-    def _fit_clone(self, X, y, fit_arguments, rows=None):
+    def _fit_clone(
+        self,
+        X: Any,
+        y: Any,
+        fit_arguments: Mapping[str, Any],
+        rows: np.ndarray | None = None,
+    ) -> Any:
         """Return a clone of the estimator, fitted to some rows, by default to all."""
         if rows is not None:
             # Validation rows are others, even if there are as many of them.
@@ -440,9 +483,9 @@ class FunnelCalibrator(
             y = _safe_indexing(y, rows)
         return clone(self.estimator).fit(X, y, **fit_arguments)
 
-    def _sampling_rate(self, estimator):
+    def _sampling_rate(self, estimator: Any) -> float:
         """Return the share of rows without a click in the log of the fit."""
-        if self.negative_sampling_rate != "auto":
+        if not isinstance(self.negative_sampling_rate, str):  # "auto"
             return self.negative_sampling_rate
         for layer in _responses.nested_estimators(estimator):
             if isinstance(layer, FunnelCalibrator):
@@ -465,9 +508,15 @@ class FunnelCalibrator(
                 )
         return 1.0
 
-    def _fit_curves(self, logits, labels, weight, names):
+    def _fit_curves(
+        self,
+        logits: np.ndarray,
+        labels: np.ndarray,
+        weight: np.ndarray,
+        names: Sequence[str],
+    ) -> list[_curves.Curve | None]:
         """Return the curve of each task, None if its probabilities stay."""
-        curves = []
+        curves: list[_curves.Curve | None] = []
         # Tasks for warnings.
         with_one_class = []
         falling = []
@@ -511,13 +560,13 @@ class FunnelCalibrator(
             )
         return curves
 
-    def _known_groups(self, X):
+    def _known_groups(self, X: Any) -> list[Any] | None:
         """Return the groups of new rows; they must be of the kind that `fit` saw."""
         groups = _curves.read_groups(X, self.by_)
         _frames.check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
-    def _index_groups(self, groups):
+    def _index_groups(self, groups: list[Any] | None) -> dict[Any, int]:
         """Return the index of each value of `by`, before the estimator is trained."""
         if groups is None:
             return {}
@@ -535,12 +584,12 @@ class FunnelCalibrator(
         return index
 
     @property
-    def shifts_(self):
+    def shifts_(self) -> dict[Any, np.ndarray]:
         """The shifts of the values of the column `by`."""
         values, shifts = self._shifts
         return dict(zip(values, shifts, strict=True))
 
-    def _predict_logits(self, X):
+    def _predict_logits(self, X: Any) -> np.ndarray:
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
         self._check_training()
@@ -550,7 +599,7 @@ class FunnelCalibrator(
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
 
-    def _check_training(self):
+    def _check_training(self) -> None:
         """Warn if the estimator is no longer the one that the curves were fitted to."""
         if _last_training(self.estimator_) != self._calibrated:
             _warnings.warn_user(
@@ -558,7 +607,7 @@ class FunnelCalibrator(
                 "calibrator again, or calibrate a copy, copy.deepcopy(estimator)."
             )
 
-    def _calibrate(self, logits, groups):
+    def _calibrate(self, logits: np.ndarray, groups: list[Any] | None) -> np.ndarray:
         """Calibrate log-odds in place, add the shifts of the groups, and order them."""
         for k, curve in enumerate(self.calibrators_):
             if curve is not None:
@@ -574,7 +623,7 @@ class FunnelCalibrator(
                 logits[:, k] = np.minimum(logits[:, k], logits[:, parent])
         return logits
 
-    def _permuted_logits(self, X):
+    def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
         """Return names and a function as those of the estimator, calibrated."""
         check_is_fitted(self)
         names, uncalibrated_logits = self.estimator_._permuted_logits(X)
@@ -582,35 +631,41 @@ class FunnelCalibrator(
         by = self.by_
         estimator_reads_by = by is None or by in names
 
-        def logits(name=None, order=None):
+        def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
             permutes_by = name is not None and name == by
             if permutes_by and not estimator_reads_by:
                 estimator_logits = uncalibrated_logits()
             else:
                 estimator_logits = uncalibrated_logits(name, order)
-            row_groups = [groups[row] for row in order] if permutes_by else groups
+            row_groups = groups
+            if permutes_by and groups is not None and order is not None:
+                row_groups = [groups[row] for row in order]
             return self._calibrate(estimator_logits.astype(np.float64), row_groups)
 
         return names if estimator_reads_by else [*names, by], logits
 
-    def _recombined_logits(self, *tables):
+    def _recombined_logits(
+        self, *tables: Any
+    ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """Return names, hashes and a function as those of the estimator, calibrated."""
         check_is_fitted(self)
         self._check_training()
         inputs = [
             _curves.without_groups(table, self.by_, self.estimator_) for table in tables
         ]
-        names, hashes, uncalibrated = self.estimator_._recombined_logits(*inputs)
-        if self.by_ is None:
-            return (
-                names,
-                hashes,
-                lambda sources: self._calibrate(
-                    uncalibrated(sources).astype(np.float64), None
-                ),
-            )
-        groups = [group for table in tables for group in self._known_groups(table)]
+        names, hashes, uncalibrated_logits = self.estimator_._recombined_logits(*inputs)
         n_inputs = len(names)
+        if self.by_ is None:
+
+            def logits(sources: np.ndarray) -> np.ndarray:
+                estimator_logits = uncalibrated_logits(sources)
+                return self._calibrate(estimator_logits.astype(np.float64), None)
+
+            return names, hashes, logits
+
+        groups = [
+            group for table in tables for group in self._known_groups(table) or ()
+        ]
         if self.by_ in names:
             column_of_groups = names.index(self.by_)
         else:
@@ -622,19 +677,18 @@ class FunnelCalibrator(
             names = [*names, self.by_]
             hashes = np.column_stack([hashes, numbers])
 
-        def logits(sources):
-            found = uncalibrated(sources[:, :n_inputs]).astype(np.float64)
-            return self._calibrate(
-                found, [groups[row] for row in sources[:, column_of_groups]]
-            )
+        def logits_of_groups(sources: np.ndarray) -> np.ndarray:
+            estimator_logits = uncalibrated_logits(sources[:, :n_inputs])
+            row_groups = [groups[row] for row in sources[:, column_of_groups]]
+            return self._calibrate(estimator_logits.astype(np.float64), row_groups)
 
-        return names, hashes, logits
+        return names, hashes, logits_of_groups
 
     task = available_if(lambda self: hasattr(self.estimator, "task"))(
         PredictionMixin.task
     )
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted calibrator and its estimator to a file without code.
 
         Parameters
@@ -676,7 +730,7 @@ class FunnelCalibrator(
         write_file(path, values, arrays | estimator_arrays)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a calibrator from a file that `save` wrote; nothing in it is executed.
 
         Parameters
@@ -718,24 +772,24 @@ class FunnelCalibrator(
         return calibrator._set_fitted(estimator_=estimator, **attributes)
 
     @property
-    def n_features_in_(self):
+    def n_features_in_(self) -> int:
         """Number of columns of `X`, if the estimator has it."""
         check_is_fitted(self)  # its error is an AttributeError, too
         return self.estimator_.n_features_in_
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> np.ndarray:
         """Names of the columns, if the estimator has them."""
         check_is_fitted(self)
         return self.estimator_.feature_names_in_
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
 
-def _positive_logits(estimator, X, n_tasks):
+def _positive_logits(estimator: Any, X: Any, n_tasks: int) -> np.ndarray:
     """Return the log-odds of the tasks: float64 (n_samples, n_tasks), all finite."""
     if hasattr(estimator, "predict_logits"):
         # A copy, since calibration changes it, and an estimator may keep its own.
@@ -745,7 +799,7 @@ def _positive_logits(estimator, X, n_tasks):
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
 
 
-def _last_training(estimator):
+def _last_training(estimator: Any) -> Any:
     """Return what differs between two trainings of an estimator, None of other ones."""
     for layer in _responses.nested_estimators(estimator):
         trained = layer
@@ -757,7 +811,9 @@ def _last_training(estimator):
     return None
 
 
-def _complete(labels, weight, parents):
+def _complete(
+    labels: np.ndarray, weight: np.ndarray, parents: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return labels with those that follow from others, and weights for the unknown.
 
     The last array says for which rows and tasks no known label stands.
@@ -790,7 +846,9 @@ def _complete(labels, weight, parents):
     return labels, np.where(np.isnan(labels), 0.0, weight), is_open
 
 
-def _complete_groups(labels, weight, parents, group):
+def _complete_groups(
+    labels: np.ndarray, weight: np.ndarray, parents: Sequence[int], group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Complete the labels of each group by the known ones of the group.
 
     Those of all groups would move the unknown events of one group to the others. If a
@@ -810,7 +868,9 @@ def _complete_groups(labels, weight, parents, group):
     return labels, weight
 
 
-def _warn_about_order(labels, weight, names, parents):
+def _warn_about_order(
+    labels: np.ndarray, weight: np.ndarray, names: Sequence[str], parents: Sequence[int]
+) -> None:
     """Warn once about rows with a task, but without one that it presupposes."""
     breaks = []
     for k, later in enumerate(names):

@@ -27,7 +27,7 @@ BUCKET = 2**22
 LEFT_OUT = ("workers", "tables", "_steps")
 
 # Output, labels, weights and groups.
-Inputs = tuple[NetworkOutput, Tensor, Tensor | None, Tensor | None]
+Inputs = tuple[NetworkOutput, Tensor, Tensor | None, Tensor | None, Tensor | None]
 Term = Tensor | Callable[[Labels], Tensor]
 
 
@@ -438,7 +438,7 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     `n_weights` is the number of weights per row, 0 without any. With stratified
     batches, only some of the workers may have weights in a step.
     """
-    output, y, sample_weight, groups = own
+    output, y, sample_weight, groups, amounts = own
     weight = None
     if n_weights:
         given = torch.ones_like(y[:, :1]) if sample_weight is None else sample_weight
@@ -448,8 +448,10 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
         **{f"aux {k}": head for k, head in enumerate(output.aux_logits)},
         "conditional_logits": output.conditional_logits,
         "sampled_logits": output.sampled_logits,
+        "value_scores": output.value_scores,
         "y": y,
         "weight": weight,
+        "amounts": amounts,
     }
     given_columns = {name: each for name, each in columns.items() if each is not None}
     # All columns travel in one exchange, which has one dtype, float32 or above.
@@ -476,10 +478,11 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
         extra_losses={k: averaged(term) for k, term in output.extra_losses.items()},
         conditional_logits=found.get("conditional_logits"),
         sampled_logits=found.get("sampled_logits"),
+        value_scores=found.get("value_scores"),
     )
     weight = found.get("weight")
     if weight is not None and (sample_weight is None or sample_weight.dim() == 1):
         weight = weight.squeeze(1)
     if groups is not None:
         groups = workers.join(groups, sizes)
-    return joined, found["y"], weight, groups
+    return joined, found["y"], weight, groups, found.get("amounts")

@@ -1,7 +1,8 @@
 """What is known of a column before a fit: values, drift, and how well it predicts."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -40,15 +41,15 @@ class ColumnFacts:
 
     column: Any
     input: Any  # the `ColumnInput`
-    auc: list  # per task
+    auc: list[float]  # per task
     values: float = np.nan
     missing: float = np.nan
     unseen: float = np.nan
     drift: float = np.nan
     gain: float = np.nan
-    flags: list = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
 
-    def flag(self, name, holds):
+    def flag(self, name: str, holds: object) -> None:
         """Add a flag if it holds."""
         if holds:
             self.flags.append(name)
@@ -68,7 +69,14 @@ class Rows(NamedTuple):
     is_end: np.ndarray | None  # float, 1 for rows of the first and the last period
 
     @classmethod
-    def draw(cls, targets, depth, period, rng, times=None):
+    def draw(
+        cls,
+        targets: Any,
+        depth: np.ndarray,
+        period: np.ndarray,
+        rng: np.random.RandomState,
+        times: np.ndarray | None = None,
+    ) -> Self:
         """Draw folds with equal shares of each depth and, with one period, the last."""
         n_samples = len(depth)
         # Rows of a depth are dealt out to the folds in random order: each fold has its
@@ -82,24 +90,28 @@ class Rows(NamedTuple):
             is_last = rng.random_sample(n_samples) < 0.1
         else:
             is_end = (is_last | (period == period.min())).astype(float)
-        time_fold = None if times is None else folds_in_time(times)
-        in_time = time_fold is not None and time_fold.max() > 0
+        random_fold = fold
+        in_time = False
+        if times is not None:
+            time_fold = folds_in_time(times)
+            in_time = bool(time_fold.max() > 0)
+            fold = time_fold if in_time else fold
         return cls(
             y=targets.values.astype(float),
             is_known=known_labels(targets),
-            random_fold=fold,
-            fold=time_fold if in_time else fold,
+            random_fold=random_fold,
+            fold=fold,
             in_time=in_time,
             is_last=is_last,
             is_end=is_end,
         )
 
-    def labels(self):
+    def labels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Return pairs of the labels of a task, and whether they are known."""
         return zip(self.y.T, self.is_known.T, strict=True)
 
 
-def folds_in_time(times):
+def folds_in_time(times: np.ndarray) -> np.ndarray:
     """Return the index of one of `N_FOLDS` + 1 folds in the order of time for each row.
 
     The folds have about equal numbers of rows; equal times are in one fold.
@@ -112,7 +124,7 @@ def folds_in_time(times):
     return fold - fold.min()
 
 
-def known_labels(targets):
+def known_labels(targets: Any) -> np.ndarray:
     """Return 1 for known labels and 0 for missing ones, of the shape of the labels."""
     is_known = np.ones(targets.values.shape)
     return is_known if targets.missing is None else is_known - targets.missing
@@ -126,11 +138,11 @@ class Entries(NamedTuple):
     row: np.ndarray | None = None  # of each entry of lists
 
     @property
-    def rows(self):
+    def rows(self) -> slice | np.ndarray:
         """An index from the values of rows to those of entries."""
         return slice(None) if self.row is None else self.row
 
-    def counts(self, weight, fold):
+    def counts(self, weight: np.ndarray, fold: np.ndarray) -> np.ndarray:
         """Return the weight of the entries by fold and code."""
         n_codes = self.n_values + 1
         # One count per fold and code: the rates of the other folds are then
@@ -140,7 +152,7 @@ class Entries(NamedTuple):
         counts = np.bincount(cell, weight[self.rows], n_folds * n_codes)
         return counts.reshape(n_folds, n_codes)
 
-    def hashes(self, n_samples):
+    def hashes(self, n_samples: int) -> np.ndarray:
         """Return a hash of the values of each row, uint64; lists in any order."""
         mixed = mix(self.codes.astype(np.uint64))
         if self.row is None:
@@ -150,7 +162,7 @@ class Entries(NamedTuple):
         return sums
 
 
-def mix(values):
+def mix(values: np.ndarray) -> np.ndarray:
     """Return pseudo-random numbers of numbers, uint64 (splitmix64; Steele, 2014)."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -167,10 +179,10 @@ class Repeats(NamedTuple):
     last_share: float
 
 
-def count_repeats(row_hash, rows):
+def count_repeats(row_hash: np.ndarray, rows: Rows) -> Repeats:
     """Return the `Repeats` of rows, given a hash of the inputs of each row."""
 
-    def share_in_others(is_selected):
+    def share_in_others(is_selected: np.ndarray) -> float:
         return np.isin(row_hash[is_selected], row_hash[~is_selected]).mean()
 
     # All folds but one may be empty if there are few rows.
@@ -182,7 +194,9 @@ def count_repeats(row_hash, rows):
     )
 
 
-def describe_columns(table, inputs, rows, time=None):
+def describe_columns(
+    table: Any, inputs: Mapping[Any, Any], rows: Rows, time: Any = None
+) -> tuple[list[ColumnFacts], Repeats]:
     """Return the `ColumnFacts` of a table, and its `Repeats`.
 
     The columns have these `ColumnInput`; one of them may be the `time` of the rows.
@@ -198,9 +212,11 @@ def describe_columns(table, inputs, rows, time=None):
         )
         facts_of_columns.append(facts)
         entries = describe_column(facts, column, rows)
+        if entries is None:
+            continue
         if {"id", "category"} & {*facts.flags, column_input.kind}:
             category_entries[name] = entries
-        if entries is not None and not (isinstance(time, str) and name == time):
+        if not (isinstance(time, str) and name == time):
             # Mixed again, so that equal values of two columns differ.
             row_hash = mix(row_hash + entries.hashes(len(row_hash)))
     for facts in facts_of_columns:
@@ -209,7 +225,7 @@ def describe_columns(table, inputs, rows, time=None):
     return facts_of_columns, count_repeats(row_hash, rows)
 
 
-def is_determined(name, columns):
+def is_determined(name: Any, columns: Mapping[Any, Entries]) -> bool:
     """Return whether another column, such as a user, determines a column.
 
     Most of the column's gain then comes from the other column, which says more.
@@ -228,14 +244,14 @@ def is_determined(name, columns):
     return False
 
 
-def count_pairs(a, b):
+def count_pairs(a: np.ndarray, b: np.ndarray) -> int:
     """Return the number of distinct pairs of codes."""
     # As entries of a matrix, whose conversion joins equal ones several times as fast as
     # they can be sorted.
     return coo_array((np.ones(len(a), dtype=bool), (a, b))).tocsr().nnz
 
 
-def describe_column(facts, column, rows):
+def describe_column(facts: ColumnFacts, column: Any, rows: Rows) -> Entries | None:
     """Add what is known of one column; return the `Entries` of its distinct values."""
     kind = facts.input.kind
     facts.flag("refused", facts.input.error)
@@ -268,7 +284,7 @@ def describe_column(facts, column, rows):
     return values
 
 
-def add_scores(facts, entries, rows):
+def add_scores(facts: ColumnFacts, entries: Entries, rows: Rows) -> None:
     """Add the AUC of each task and of the last period, and their flags."""
     facts.auc = [
         cross_fitted_auc(entries, y, is_known, rows.fold, in_time=rows.in_time)
@@ -281,7 +297,9 @@ def add_scores(facts, entries, rows):
     facts.flag("drift", facts.drift > DRIFT)
 
 
-def describe_numbers(facts, column, rows):
+def describe_numbers(
+    facts: ColumnFacts, column: Any, rows: Rows
+) -> tuple[Entries, Entries]:
     """Add what is known of numbers; return their bins and their distinct values."""
     encoder = NUMERIC_ENCODINGS["piecewise_linear"](facts.column).fit(column)
     position, *_ = encoder.transform(column)
@@ -305,14 +323,14 @@ def describe_numbers(facts, column, rows):
     return bins, values
 
 
-def read_categories(column):
+def read_categories(column: Any) -> Entries:
     """Return the `Entries` of a category column."""
     indices, values = factorize(column)
     codes = np.where(indices < 0, len(values), indices).astype(np.intp)
     return Entries(codes, len(values))
 
 
-def read_arrays(column, is_missing_row):
+def read_arrays(column: Any, is_missing_row: np.ndarray) -> Entries:
     """Return the distinct arrays of numbers of a column."""
     hashes = [
         0 if is_missing_value else hash(np.asarray(value, dtype=float).tobytes())
@@ -322,7 +340,7 @@ def read_arrays(column, is_missing_row):
     return Entries(codes, len(distinct))
 
 
-def unseen_share(entries, is_last):
+def unseen_share(entries: Entries, is_last: np.ndarray) -> float:
     """Return the share of known entries of the last period that are new in it."""
     is_last = is_last[entries.rows]
     # Missing values do not count as new.
@@ -332,7 +350,7 @@ def unseen_share(entries, is_last):
     return np.mean(~is_seen[last]) if len(last) else np.nan
 
 
-def auc_of_weights(score, ones, zeros):
+def auc_of_weights(score: np.ndarray, ones: np.ndarray, zeros: np.ndarray) -> float:
     """Return the AUC of scores with weights of ones and of zeros, NaN without either.
 
     It is several times as fast as that of scikit-learn, which checks its input.
@@ -350,7 +368,14 @@ def auc_of_weights(score, ones, zeros):
     return area / n_pairs if n_pairs else np.nan
 
 
-def cross_fitted_auc(entries, y, is_known, fold, *, in_time=False):
+def cross_fitted_auc(
+    entries: Entries,
+    y: np.ndarray,
+    is_known: np.ndarray,
+    fold: np.ndarray,
+    *,
+    in_time: bool = False,
+) -> float:
     """Return the mean AUC over folds of rates in the other folds, NaN for one label.
 
     With folds in the order of time, the rates are those of the folds before each.
@@ -371,13 +396,19 @@ def cross_fitted_auc(entries, y, is_known, fold, *, in_time=False):
     return mean_without_nan(aucs)
 
 
-def mean_without_nan(values):
+def mean_without_nan(values: Iterable[float]) -> float:
     """Return the mean of the values that are not NaN, NaN if there is none."""
     values = [value for value in values if not np.isnan(value)]
-    return np.mean(values) if values else np.nan
+    return float(np.mean(values)) if values else np.nan
 
 
-def rates_of_others(ones, n, base=None, *, in_time=False):
+def rates_of_others(
+    ones: np.ndarray,
+    n: np.ndarray,
+    base: Mapping[int, np.ndarray] | None = None,
+    *,
+    in_time: bool = False,
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield folds, and rates of codes in the others, shrunk to the mean or `base`.
 
     With folds in the order of time, the others are those before a fold; the first one
@@ -400,7 +431,7 @@ def rates_of_others(ones, n, base=None, *, in_time=False):
         yield k, (other_ones + strength * mean) / (other_n + strength)
 
 
-def category_gain(values, bins, rows):
+def category_gain(values: Entries, bins: Entries, rows: Rows) -> tuple[float, bool]:
     """Return the largest gain of AUC of values over bins, and whether it is clear."""
     bin_of_value = np.zeros(values.n_values + 1, dtype=np.intp)
     bin_of_value[values.codes] = bins.codes
@@ -422,7 +453,12 @@ def category_gain(values, bins, rows):
     return max(clear_gains or [gain for gain, _ in gains]), bool(clear_gains)
 
 
-def compare_rates(first_rates, second_rates, ones, zeros):
+def compare_rates(
+    first_rates: Mapping[int, np.ndarray],
+    second_rates: Mapping[int, np.ndarray],
+    ones: np.ndarray,
+    zeros: np.ndarray,
+) -> tuple[float, float]:
     """Return the gain of AUC of second rates, and of log loss in standard errors.
 
     Rates are given by fold, for the codes of `ones` and `zeros`.

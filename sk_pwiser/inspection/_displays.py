@@ -1,10 +1,11 @@
 """What displays share: axes, styles, and the rows of each task and model."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_consistent_length
@@ -41,12 +42,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 RARE_RATE = 0.1
 
 
-def import_pyplot(user):
+def import_pyplot(user: str) -> Any:
     """Return pyplot, or raise an ImportError that names the class that needs it."""
     return import_extra("matplotlib.pyplot", user)
 
 
-def axes_or_new(ax, user):
+def axes_or_new(ax: Any, user: str) -> Any:
     """Return the given axes, or those of a new figure."""
     pyplot = import_pyplot(user)
     if ax is not None:
@@ -55,7 +56,7 @@ def axes_or_new(ax, user):
     return new_ax
 
 
-def row_of_axes(ax, n_axes, user):
+def row_of_axes(ax: Any, n_axes: int, user: str) -> np.ndarray:
     """Return the given axes as an array, or a row of axes in a new figure."""
     pyplot = import_pyplot(user)
     if ax is None:
@@ -71,12 +72,17 @@ def row_of_axes(ax, n_axes, user):
     return axes
 
 
-def task_color(index):
+def task_color(index: int) -> str:
     """Return the colour of a task, the same in all displays."""
     return PALETTE[index % len(PALETTE)]
 
 
-def curve_styles(task_names, model_names=None, scores=None, form="{}"):
+def curve_styles(
+    task_names: Sequence[str],
+    model_names: Sequence[str | None] | None = None,
+    scores: Sequence[float] | None = None,
+    form: str = "{}",
+) -> list[dict[str, Any]]:
     """Return keywords of each curve: a colour per task, a line style per model.
 
     Several curves of a task and a model are those of folds: thin, with one label.
@@ -94,7 +100,7 @@ def curve_styles(task_names, model_names=None, scores=None, form="{}"):
             label += f" ({_format_scores([scores[j] for j in folds], form)})"
         # Only the first fold has a label; matplotlib leaves out labels that start with
         # "_".
-        curve_style = {
+        curve_style: dict[str, Any] = {
             "color": task_color(tasks.index(task)),
             "linestyle": LINE_STYLES[model_index % len(LINE_STYLES)],
             "marker": MARKERS[model_index % len(MARKERS)],
@@ -106,7 +112,7 @@ def curve_styles(task_names, model_names=None, scores=None, form="{}"):
     return styles
 
 
-def _format_scores(scores, form):
+def _format_scores(scores: Sequence[float], form: str) -> str:
     """Return the score of a curve, or mean and standard deviation over folds."""
     if len(scores) == 1:
         return form.format(*scores)
@@ -117,19 +123,20 @@ def _format_scores(scores, form):
     return f"{form.format(np.mean(defined_scores))} ± {spread}"
 
 
-def is_log(base_rates):
+def is_log(base_rates: Sequence[float]) -> bool:
     """Return whether an axis that shows rates is logarithmic."""
     # A task without events has no place on a logarithmic axis.
     return any(0 < rate < RARE_RATE for rate in base_rates)
 
 
-def set_log_axis(axis, low, high):
+def set_log_axis(axis: Any, low: float, high: float) -> None:
     """Make an axis logarithmic, with plain numbers as ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
     n_decades = np.log10(high / low)
     # More ticks per decade where there are few decades.
+    subs: tuple[float, ...]
     if n_decades < 2:
         subs = (1.0, 2.0, 5.0)
     elif n_decades < 3:
@@ -141,7 +148,7 @@ def set_log_axis(axis, low, high):
     axis.set_minor_formatter(NullFormatter())
 
 
-def style(kwargs, **defaults):
+def style(kwargs: dict[str, Any], **defaults: Any) -> dict[str, Any]:
     """Return the properties of a line: the defaults, updated by `kwargs`."""
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D
@@ -164,13 +171,13 @@ class TaskRows(NamedTuple):
     weight: np.ndarray
 
     @property
-    def has_both_classes(self):
+    def has_both_classes(self) -> bool:
         """Whether both labels occur among the rows with a weight above 0."""
         y = self.y[self.weight > 0]
         return len(y) > 0 and y.min() != y.max()
 
     @property
-    def base_rate(self):
+    def base_rate(self) -> float:
         """The weighted rate of label 1, NaN without rows."""
         if not self.weight.any():
             return np.nan
@@ -182,7 +189,7 @@ class GivenPredictions:
 
     missing_labels = "ignore"
 
-    def __init__(self, P):
+    def __init__(self, P: Any) -> None:
         self.table = P = collected(P)  # with the names of its columns, if it has any
         # scikit-learn's classifiers of several outputs return a list of arrays, one per
         # task.
@@ -192,7 +199,7 @@ class GivenPredictions:
             P = P[:, np.newaxis] if P.ndim == 1 else P
         self._proba = P
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> Any:
         return self._proba
 
 
@@ -207,7 +214,13 @@ class Responses(NamedTuple):
     predictions: _responses.Predictions
 
 
-def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
+def read_responses(
+    estimator: Any,
+    X: Any,
+    Y: Any,
+    task_names: Sequence[str] | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Responses:
     """Return the `Responses` of a fitted estimator or of `GivenPredictions`."""
     X = collected(X)
     Y = collected(Y)
@@ -234,7 +247,7 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
         )
     weight = np.ones(targets.shape)
     if sample_weight is not None:
-        weights = check_weights(sample_weight, *targets.shape, names)
+        weights = check_weights(sample_weight, len(targets), n_tasks, names)
         weight *= weights.reshape(len(weights), -1)
     return Responses(
         names=names,
@@ -246,7 +259,16 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     )
 
 
-def read_models(models, X, Y, *, cvr, sample_weight, by, task_names=None):
+def read_models(
+    models: Mapping[Any, Any],
+    X: Any,
+    Y: Any,
+    *,
+    cvr: bool,
+    sample_weight: npt.ArrayLike | None,
+    by: Any,
+    task_names: Sequence[str] | None = None,
+) -> list[TaskRows]:
     """Return the `TaskRows` of all tasks, and the CVR, of a dict of models.
 
     `by` is a column of `X`, or an array if `X` is None; each value has its own rows.
@@ -261,7 +283,7 @@ def read_models(models, X, Y, *, cvr, sample_weight, by, task_names=None):
     return task_rows
 
 
-def _rows_of_values(X, Y, by):
+def _rows_of_values(X: Any, Y: Any, by: Any) -> dict[str, np.ndarray]:
     """Return the rows of each value of `by`."""
     if X is not None:
         column = column_of(X, "by", by)
@@ -280,7 +302,13 @@ def _rows_of_values(X, Y, by):
     return rows_of_value
 
 
-def read_folds(cv_results, X, Y, cvr, sample_weight):
+def read_folds(
+    cv_results: Mapping[str, Any],
+    X: Any,
+    Y: Any,
+    cvr: bool,
+    sample_weight: npt.ArrayLike | None,
+) -> list[TaskRows]:
     """Return the `TaskRows` of all tasks, and the CVR, in each test fold."""
     for key in ("estimator", "indices"):
         if key not in cv_results:
@@ -304,7 +332,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
     return task_rows
 
 
-def warn_about_one_class(rows, curve):
+def warn_about_one_class(rows: Sequence[TaskRows], curve: str) -> None:
     """Warn once about all tasks with only one class, in the user's frame."""
     # Folds of one curve count together: one line per task, not one per fold.
     n_folds = Counter((task_rows.task, task_rows.model) for task_rows in rows)
@@ -331,7 +359,7 @@ def warn_about_one_class(rows, curve):
         )
 
 
-def by_name(models, parameter):
+def by_name(models: Any, parameter: str) -> Mapping[Any, Any]:
     """Return a dict of models; a single one without a name has the key None."""
     if not isinstance(models, Mapping):
         return {None: models}
@@ -351,7 +379,12 @@ class _TaskCurve(NamedTuple):
     is_drawn: np.ndarray
 
 
-def _task_rows(model, responses, cvr, rows_of_value=None):
+def _task_rows(
+    model: str | None,
+    responses: Responses,
+    cvr: bool,
+    rows_of_value: Mapping[Any, np.ndarray] | None = None,
+) -> list[TaskRows]:
     """Return the `TaskRows` of all tasks, and the CVR, for each value of `by`.
 
     `model` is the name of the model, or None.
@@ -392,7 +425,9 @@ def _task_rows(model, responses, cvr, rows_of_value=None):
     return task_rows
 
 
-def _choose_names(n_tasks, task_names, *names_by_source):
+def _choose_names(
+    n_tasks: int, task_names: Sequence[str] | None, *names_by_source: list[str]
+) -> list[str]:
     """Return the names of the user, those of the first source with any, or numbers."""
     if task_names is None:
         numbered = [f"task {k}" for k in range(n_tasks)]

@@ -1,7 +1,9 @@
 """Distributions of the scores of a task by funnel depth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import logit
@@ -64,10 +66,19 @@ class FunnelScoreDisplay:
     log_odds: np.ndarray
     depth: np.ndarray
     task_name: str
-    task_names: list
+    task_names: list[str]
 
     @classmethod
-    def from_estimator(cls, estimator, X, Y, *, task=-1, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        Y: Any,
+        *,
+        task: int | str = -1,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the densities of the predictions of a fitted estimator.
 
         Parameters
@@ -102,7 +113,16 @@ class FunnelScoreDisplay:
         return cls._from_responses(responses, task).plot(ax, **kwargs)
 
     @classmethod
-    def from_predictions(cls, Y, P, *, task=-1, task_names=None, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        Y: Any,
+        P: Any,
+        *,
+        task: int | str = -1,
+        task_names: Sequence[str] | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the densities of predicted probabilities.
 
         Parameters
@@ -139,7 +159,7 @@ class FunnelScoreDisplay:
         return cls._from_responses(responses, task).plot(ax, **kwargs)
 
     @classmethod
-    def _from_responses(cls, responses, task):
+    def _from_responses(cls, responses: _displays.Responses, task: int | str) -> Self:
         names = responses.names
         task = check_task(task, alternatives="")
         k = find_task(task, len(names), names, alternatives="")
@@ -159,7 +179,7 @@ class FunnelScoreDisplay:
             task_names=[names[column] for column in path],
         )
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the densities.
 
         Parameters
@@ -206,7 +226,7 @@ class FunnelScoreDisplay:
         return self
 
 
-def _estimate_density(values):
+def _estimate_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return points and a Gaussian kernel density estimate at them."""
     # Bins in place of rows: the cost of a density grows with the number of its kernels.
     counts, edges = np.histogram(values, N_BINS)

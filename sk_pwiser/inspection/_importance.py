@@ -1,8 +1,11 @@
 """Importance of the columns for each task, by permutations of encoded rows."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import t
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_random_state
@@ -18,8 +21,14 @@ COVERAGE = 0.95
 
 
 def task_importances(
-    estimator, X, Y, *, n_repeats=5, sample_weight=None, random_state=None
-):
+    estimator: Any,
+    X: Any,
+    Y: Any,
+    *,
+    n_repeats: int = 5,
+    sample_weight: npt.ArrayLike | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Compute the permutation importance of every column for every task.
 
     The importance of a column is the decrease of a task's ROC AUC when the values of
@@ -124,7 +133,7 @@ def task_importances(
     # luck.
     orders = list(_permutations(len(responses.p), n_repeats, random_state))
 
-    def scores(name=None, order=None):
+    def scores(name: Any = None, order: np.ndarray | None = None) -> list[float]:
         p = estimator._positive(logits(name, order))
         return [
             np.nan if score is None else score(task_p)
@@ -194,22 +203,22 @@ class TaskImportanceDisplay:
     """
 
     importances: np.ndarray
-    column_names: list
-    task_names: list
+    column_names: list[Any]
+    task_names: list[str]
 
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        Y,
+        estimator: Any,
+        X: Any,
+        Y: Any,
         *,
-        n_repeats=5,
-        sample_weight=None,
-        random_state=None,
-        ax=None,
-        **kwargs,
-    ):
+        n_repeats: int = 5,
+        sample_weight: npt.ArrayLike | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
         """Compute and draw the importances of a fitted estimator.
 
         Parameters
@@ -258,7 +267,7 @@ class TaskImportanceDisplay:
         )
         return display.plot(ax, **kwargs)
 
-    def plot(self, ax=None, *, n_columns=15, **kwargs):
+    def plot(self, ax: Any = None, *, n_columns: int = 15, **kwargs: Any) -> Self:
         """Draw the bars.
 
         Parameters
@@ -309,11 +318,13 @@ class TaskImportanceDisplay:
         return self
 
 
-def _task_auc(responses, k):
+def _task_auc(
+    responses: _displays.Responses, k: int
+) -> Callable[[np.ndarray], float] | None:
     """Return a function of the probabilities of all rows, None if it is undefined."""
-    rows = responses.is_known[:, k] & (responses.weight[:, k] > 0)
+    is_scored = responses.is_known[:, k] & (responses.weight[:, k] > 0)
     # A slice spares a copy of all probabilities per permutation.
-    rows = slice(None) if rows.all() else rows
+    rows = slice(None) if is_scored.all() else is_scored
     y = responses.targets[rows, k]
     weight = responses.weight[rows, k]
     if len(y) == 0 or y.min() == y.max():
@@ -321,13 +332,15 @@ def _task_auc(responses, k):
     ones = weight * y
     zeros = weight * (1 - y)
 
-    def auc(p):
+    def auc(p: np.ndarray) -> float:
         return auc_of_weights(p[rows], ones, zeros)
 
     return auc
 
 
-def _permutations(n_rows, n_repeats, random_state):
+def _permutations(
+    n_rows: int, n_repeats: int, random_state: int | np.random.RandomState | None
+) -> Iterator[np.ndarray]:
     """Yield the permutations of scikit-learn's `permutation_importance`."""
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max + 1)
     rng = np.random.RandomState(seed)
@@ -340,7 +353,7 @@ def _permutations(n_rows, n_repeats, random_state):
         yield order
 
 
-def _half_widths(importances):
+def _half_widths(importances: np.ndarray) -> np.ndarray:
     """Return half the widths of the intervals of the means over repeats."""
     n = importances.shape[2]
     if n == 1:

@@ -1,9 +1,10 @@
 """Describes impressions before a fit: depths, rates and columns, as text and tables."""
 
 import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
@@ -12,10 +13,13 @@ from sk_pwiser._columns._frames import as_table, collected, is_sparse, result_fr
 from sk_pwiser._tasks._labels import check_targets
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._stratify import depth_in_tree
-from sk_pwiser._times import NUMBER, times_of
+from sk_pwiser._times import NUMBER, Times, times_of
 from sk_pwiser._utils._checks import check_choice, check_integer
 from sk_pwiser._utils._text_tables import aligned
 from sk_pwiser.inspection import _column_facts
+
+if TYPE_CHECKING:
+    from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 
 # Largest number of lines of a printed table.
 MAX_LINES = 60
@@ -34,8 +38,15 @@ STYLE = (
 
 
 def describe_impressions(
-    X, Y, *, time=None, estimator=None, n_periods=10, max_rows=1_000_000, random_state=0
-):
+    X: Any,
+    Y: Any,
+    *,
+    time: Any = None,
+    estimator: "MultiTaskCTRCVRClassifier | None" = None,
+    n_periods: int = 10,
+    max_rows: int = 1_000_000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> "ImpressionsDescription":
     """Describe impressions before a fit, and what a fit would do with them.
 
     Parameters
@@ -157,7 +168,7 @@ def describe_impressions(
         check_consistent_length(X, times.values)
         period, period_starts = split_periods(times, n_periods)
         time_values = times.values
-    rows = slice(None)
+    rows: slice | np.ndarray = slice(None)
     if n_samples > max_rows:
         rows = np.sort(rng.choice(n_samples, max_rows, replace=False))
         X = _safe_indexing(X, rows)
@@ -186,7 +197,7 @@ def describe_impressions(
     )
 
 
-def split_periods(times, n_periods):
+def split_periods(times: Times, n_periods: int) -> tuple[np.ndarray, list[str]]:
     """Return the period of each row, and the first time of each period as text."""
     ordered = np.sort(times.values)
     # By quantiles, so that quiet hours do not make empty periods; equal times stay
@@ -205,7 +216,7 @@ def split_periods(times, n_periods):
     return np.searchsorted(edges, times.values, side="right") - 1, starts
 
 
-def unix_scale(ends):
+def unix_scale(ends: np.ndarray) -> float | None:
     """Return the nanoseconds per unit of Unix times, None if times are none.
 
     The seconds since 1970 of the years 1980 to 2033, which dates as numbers, such as
@@ -217,7 +228,9 @@ def unix_scale(ends):
     return None
 
 
-def describe_depths(depth, task_names):
+def describe_depths(
+    depth: np.ndarray, task_names: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Return the numbers of rows by depth, as columns of a table."""
     counts = np.bincount(depth + 1, minlength=len(task_names) + 2)
     first = 0 if counts[0] else 1  # unknown depths are rare
@@ -229,7 +242,9 @@ def describe_depths(depth, task_names):
     }
 
 
-def describe_periods(targets, period, starts):
+def describe_periods(
+    targets: Any, period: np.ndarray, starts: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Return the rates of the tasks by period, as columns of a table."""
     rates = {}
     is_known = _column_facts.known_labels(targets)
@@ -248,7 +263,7 @@ MANY_REPEATS = 0.05
 COMES_BACK = 0.8
 
 
-def repeat_notes(repeats):
+def repeat_notes(repeats: _column_facts.Repeats) -> list[str]:
     """Return what rows with equal inputs do to random splits, in a list."""
     if not repeats.share >= MANY_REPEATS:
         return []
@@ -296,7 +311,9 @@ MEANINGS = {
 }
 
 
-def column_notes(columns, task_names):
+def column_notes(
+    columns: Sequence[_column_facts.ColumnFacts], task_names: Sequence[str]
+) -> list[str]:
     """Return a sentence per flag that columns have."""
     notes = []
     for flag, meaning in MEANINGS.items():
@@ -310,7 +327,9 @@ def column_notes(columns, task_names):
     return notes
 
 
-def _flag_text(flag, facts, task_names):
+def _flag_text(
+    flag: str, facts: _column_facts.ColumnFacts, task_names: Sequence[str]
+) -> str:
     """Return the name of a flagged column, with the figure that led to the flag."""
     detail = ""
     if flag == "leak":
@@ -372,17 +391,17 @@ class ImpressionsDescription:
     2      2  conversion    10   0.25
     """
 
-    task_names: list
+    task_names: list[str]
     depths: Any
     periods: Any
-    facts: list
-    notes: list
+    facts: list[_column_facts.ColumnFacts]
+    notes: list[str]
     n_described: int
     has_times: bool
     repeats: float
 
     @property
-    def columns(self):
+    def columns(self) -> Any:
         """What is known of the columns, and what the estimator would do with them.
 
         Returns
@@ -429,7 +448,7 @@ class ImpressionsDescription:
             {name: np.array([row[name] for row in rows]) for name in rows[0]}
         )
 
-    def flagged(self, flag):
+    def flagged(self, flag: str) -> list[Any]:
         """Return the names of the columns with a flag.
 
         Parameters
@@ -452,7 +471,7 @@ class ImpressionsDescription:
         check_choice("flag", flag, MEANINGS)
         return [facts.column for facts in self.facts if flag in facts.flags]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         lines = [self._title()]
         for headers, cells, sides in self._tables():
             lines += ["", *aligned([*headers, *cells[:MAX_LINES]], sides)]
@@ -462,7 +481,7 @@ class ImpressionsDescription:
             lines += ["", *textwrap.wrap(text, NOTE_WIDTH)]
         return "\n".join(lines)
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         blocks = [f"<p>{escape(self._title())}</p>"]
         for headers, cells, sides in self._tables():
             rows = [_html_row("th", row, sides) for row in headers]
@@ -474,7 +493,7 @@ class ImpressionsDescription:
         blocks.append(f"<p>{escape(self._legend())}</p><ul>{notes}</ul>")
         return f'{STYLE}<div class="sk-pwiser-impressions">{"".join(blocks)}</div>'
 
-    def _title(self):
+    def _title(self) -> str:
         n_samples = self.depths["rows"].sum()
         text = f"{n_samples:,} rows, {len(self.facts):,} columns; tasks: "
         text += ", ".join(self.task_names)
@@ -482,7 +501,7 @@ class ImpressionsDescription:
             text += f". Columns: by a random sample of {self.n_described:,} rows"
         return text
 
-    def _legend(self):
+    def _legend(self) -> str:
         last = "the last period" if self.has_times else "a random tenth of the rows"
         drift = " drift: AUC of last against first period." if self.has_times else ""
         order = "on later rows" if self.has_times else "on random folds"
@@ -491,11 +510,11 @@ class ImpressionsDescription:
             f"of the column alone, {order}. width: inputs of the first layer."
         )
 
-    def _tables(self):
+    def _tables(self) -> Iterator[tuple[list[list[str]], list[list[str]], str]]:
         """Yield the headers of each table, its cells, and the sides of its columns."""
         task_names = [_short(name, TASK_WIDTH) for name in self.task_names]
-        yield [("depth", "rows", "share")], self._depth_cells(), "<>>"
-        headers = [("period from", "rows", *task_names)]
+        yield [["depth", "rows", "share"]], self._depth_cells(), "<>>"
+        headers = [["period from", "rows", *task_names]]
         yield headers, self._period_cells(), "<>" + ">" * len(task_names)
         # The first and the last task stand for many, so that lines fit on a screen.
         n_tasks = len(task_names)
@@ -511,21 +530,23 @@ class ImpressionsDescription:
         n_numbers = len(names) + len(shown_tasks) - 1
         yield headers, cells, "<<" + ">" * n_numbers + "<"
 
-    def _depth_cells(self):
+    def _depth_cells(self) -> list[list[str]]:
         rows = zip(*(self.depths[name] for name in self.depths), strict=True)
         return [
-            (f"{depth}: {reached}", f"{n:,}", _share(share, 2))
+            [f"{depth}: {reached}", f"{n:,}", _share(share, 2)]
             for depth, reached, n, share in rows
         ]
 
-    def _period_cells(self):
+    def _period_cells(self) -> list[list[str]]:
         rows = zip(*(self.periods[name] for name in self.periods), strict=True)
         return [
-            (start, f"{n:,}", *(_share(rate, 2) for rate in rates))
+            [start, f"{n:,}", *(_share(rate, 2) for rate in rates)]
             for start, n, *rates in rows
         ]
 
-    def _column_cells(self, facts, shown_tasks):
+    def _column_cells(
+        self, facts: _column_facts.ColumnFacts, shown_tasks: Sequence[int]
+    ) -> list[str]:
         scores = [facts.auc[k] for k in shown_tasks]
         if self.has_times:
             scores.insert(0, facts.drift)
@@ -542,7 +563,7 @@ class ImpressionsDescription:
         ]
 
 
-def _html_row(tag, row, sides):
+def _html_row(tag: str, row: Sequence[str], sides: str) -> str:
     """Return a row of a table of HTML; sides are "<" or ">" per cell."""
     cells = []
     for cell, side in zip(row, sides, strict=True):
@@ -551,11 +572,11 @@ def _html_row(tag, row, sides):
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _short(name, longest):
+def _short(name: str, longest: int) -> str:
     """Return a name, whose end is left out if it is longer than a width."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
-def _share(value, digits=1):
+def _share(value: float, digits: int = 1) -> str:
     """Return a share in percent, and no text for NaN."""
     return "" if np.isnan(value) else f"{value:.{digits}%}"

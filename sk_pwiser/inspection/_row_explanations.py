@@ -564,7 +564,7 @@ class RowExplanationDisplay:
 
 def _draw_bars(ax: Any, values: np.ndarray, errors: np.ndarray, kwargs: Any) -> None:
     """Draw a bar per column, and its standard error if it is not exact."""
-    higher, lower = _displays.PALETTE[1], _displays.PALETTE[0]
+    lower, higher, *_ = _displays.PALETTE
     defaults: dict[str, Any] = {
         "color": [higher if value > 0 else lower for value in values]
     }
@@ -575,13 +575,14 @@ def _draw_bars(ax: Any, values: np.ndarray, errors: np.ndarray, kwargs: Any) -> 
 
 def _draw_beeswarm(ax: Any, values: np.ndarray, data: np.ndarray, kwargs: Any) -> None:
     """Draw a dot per row and column, spread where they are dense."""
-    for place, (of_rows, column) in enumerate(zip(values.T, data.T, strict=True)):
-        height = place + _spread(of_rows)
+    columns = zip(values.T, data.T, strict=True)
+    for place, (contributions, column) in enumerate(columns):
+        height = place + _spread(contributions)
         defaults = {"s": 12, "linewidths": 0, "c": _displays.GREY}
         ranks = _ranks_of_numbers(column)
         if ranks is not None:
             defaults |= {"c": ranks, "cmap": "viridis", "vmin": 0, "vmax": 1}
-        ax.scatter(of_rows, height, **{**defaults, **kwargs})
+        ax.scatter(contributions, height, **{**defaults, **kwargs})
 
 
 # Half of the height that the dots of a column take, and the bins for their density.
@@ -591,8 +592,8 @@ DENSITY_BINS = 50
 
 def _spread(values: np.ndarray) -> np.ndarray:
     """Return the shifts of dots, alternating up and down, by how dense they are."""
-    low, high = values.min(), values.max()
-    scale = (high - low) or 1.0
+    low = values.min()
+    scale = (values.max() - low) or 1.0
     bins = ((values - low) / scale * (DENSITY_BINS - 1)).astype(np.intp)
     order = np.argsort(bins, kind="stable")
     counts = np.bincount(bins)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sk_pwiser._utils._integers import ceil_div
+
 # With up to so many columns, all sets of columns are evaluated: 2 ** 8 per background
 # row, as many as a few permutations of 40 columns need.
 MOST_EXACT_COLUMNS = 8
@@ -58,11 +60,11 @@ class ValueFunction(NamedTuple):
 
     def of_sources(self, sources: np.ndarray) -> np.ndarray:
         """Return the outputs of recombined rows, predicted in parts."""
-        parts = [
+        outputs = [
             self.predict(sources[start : start + ROWS_AT_ONCE])
             for start in range(0, len(sources), ROWS_AT_ONCE)
         ]
-        return np.concatenate(parts).astype(np.float64)
+        return np.concatenate(outputs).astype(np.float64)
 
 
 def shapley_values(
@@ -101,8 +103,8 @@ def _exact_values(function: ValueFunction) -> Contributions:
         )
         shape = sources.shape[:-1]
         outputs = function.of_sources(sources.reshape(-1, n_columns))
-        of_sets = outputs.reshape(*shape, -1).mean(axis=2)
-        values.append(np.einsum("cs,rso->rco", weights, of_sets))
+        values_of_sets = outputs.reshape(*shape, -1).mean(axis=2)
+        values.append(np.einsum("cs,rso->rco", weights, values_of_sets))
     joined = np.concatenate(values)
     return Contributions(joined, np.zeros_like(joined))
 
@@ -123,11 +125,11 @@ def _weights_of_sets(is_in: np.ndarray) -> np.ndarray:
     weights = np.empty((n_columns, len(is_in)))
     for column, is_member in enumerate(is_in.T):
         size_without = sizes - is_member
-        of_step = [
+        step_weights = [
             factorial(size) * factorial(n_columns - size - 1) / factorial(n_columns)
             for size in size_without
         ]
-        weights[column] = np.where(is_member, of_step, np.negative(of_step))
+        weights[column] = np.where(is_member, step_weights, np.negative(step_weights))
     return weights
 
 
@@ -137,7 +139,7 @@ def _sampled_values(
     """Walk through random permutations, the same for all explained rows."""
     n_permutations = max(
         FEWEST_PER_BACKGROUND_ROW,
-        -(-FEWEST_PERMUTATIONS // function.n_background),
+        ceil_div(FEWEST_PERMUTATIONS, function.n_background),
     )
     ranks = np.array(
         [

@@ -1,8 +1,11 @@
 """ROC, precision-recall and reliability curves of all tasks."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import beta
 from sklearn import metrics
 
@@ -16,26 +19,32 @@ COVERAGE = 0.95
 class TaskCurvesDisplay:
     """Base class of displays with one curve per task and model.
 
-    A subclass defines `_compute`, which takes the keywords of `_curve_options` and
-    returns the parameters of one curve, NaN or empty if the curve is undefined.
+    A subclass is a dataclass with `task_names`, `model_names` and the parameters of the
+    curves, and defines `plot` and `_compute`, which takes the keywords of
+    `_curve_options` and returns the parameters of one curve, NaN or empty if the curve
+    is undefined.
     """
 
     _curve_name: str
     _curve_options: tuple[str, ...] = ()
+    _compute: Callable[..., dict[str, Any]]
+    plot: Callable[..., Any]
+    task_names: list[str]
+    model_names: list[str | None] | None
 
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        Y,
+        estimator: Any,
+        X: Any,
+        Y: Any,
         *,
-        sample_weight=None,
-        cvr=False,
-        by=None,
-        ax=None,
-        **kwargs,
-    ):
+        sample_weight: npt.ArrayLike | None = None,
+        cvr: bool = False,
+        by: Any = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curves of the predictions of fitted estimators.
 
         Parameters
@@ -85,16 +94,16 @@ class TaskCurvesDisplay:
     @classmethod
     def from_predictions(
         cls,
-        Y,
-        P,
+        Y: Any,
+        P: Any,
         *,
-        task_names=None,
-        sample_weight=None,
-        cvr=False,
-        by=None,
-        ax=None,
-        **kwargs,
-    ):
+        task_names: Sequence[str] | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        cvr: bool = False,
+        by: Any = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curves of predicted probabilities.
 
         Parameters
@@ -153,8 +162,16 @@ class TaskCurvesDisplay:
 
     @classmethod
     def from_cv_results(
-        cls, cv_results, X, Y, *, sample_weight=None, cvr=False, ax=None, **kwargs
-    ):
+        cls,
+        cv_results: Mapping[str, Any],
+        X: Any,
+        Y: Any,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        cvr: bool = False,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curves of each test fold of a cross-validation.
 
         All curves of a task have its colour and one entry in the legend. Scores in it
@@ -201,20 +218,33 @@ class TaskCurvesDisplay:
         return cls._draw(rows, ax, kwargs)
 
     @classmethod
-    def _draw(cls, rows, ax, kwargs):
+    def _draw(
+        cls, rows: Sequence[_displays.TaskRows], ax: Any, kwargs: dict[str, Any]
+    ) -> Self:
         _displays.warn_about_one_class(rows, cls._curve_name)
         options = {
             name: kwargs.pop(name) for name in cls._curve_options if name in kwargs
         }
         curves = [cls._compute(task_rows, **options) for task_rows in rows]
-        display = cls(
-            **{name: [curve[name] for curve in curves] for name in curves[0]},
-            task_names=[task_rows.task for task_rows in rows],
-            model_names=[task_rows.model for task_rows in rows],
-        )
+        columns: dict[str, list[Any]] = {
+            name: [curve[name] for curve in curves] for name in curves[0]
+        }
+        columns["task_names"] = [task_rows.task for task_rows in rows]
+        columns["model_names"] = [task_rows.model for task_rows in rows]
+        display = cls(**columns)
         return display.plot(ax, **kwargs)
 
-    def _draw_curves(self, ax, *, xs, ys, scores, form, kwargs, **fixed):
+    def _draw_curves(
+        self,
+        ax: Any,
+        *,
+        xs: Sequence[np.ndarray],
+        ys: Sequence[np.ndarray],
+        scores: Sequence[float],
+        form: str,
+        kwargs: dict[str, Any],
+        **fixed: Any,
+    ) -> list[dict[str, Any]]:
         """Draw lines without markers, with scores in the legend; return the styles."""
         styles = _displays.curve_styles(self.task_names, self.model_names, scores, form)
         self.lines_ = []
@@ -272,20 +302,22 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
     _curve_name = "The ROC curve"
 
-    fpr: list
-    tpr: list
-    roc_auc: list
-    task_names: list
-    model_names: list | None = None
+    fpr: list[np.ndarray]
+    tpr: list[np.ndarray]
+    roc_auc: list[float]
+    task_names: list[str]
+    model_names: list[str | None] | None = None
 
     @staticmethod
-    def _compute(rows):
+    def _compute(rows: _displays.TaskRows) -> dict[str, Any]:
         if not rows.has_both_classes:
             return {"fpr": np.empty(0), "tpr": np.empty(0), "roc_auc": np.nan}
         fpr, tpr, _ = metrics.roc_curve(rows.y, rows.p, sample_weight=rows.weight)
         return {"fpr": fpr, "tpr": tpr, "roc_auc": float(metrics.auc(fpr, tpr))}
 
-    def plot(self, ax=None, *, plot_chance_level=True, **kwargs):
+    def plot(
+        self, ax: Any = None, *, plot_chance_level: bool = True, **kwargs: Any
+    ) -> Self:
         """Draw the curves.
 
         Parameters
@@ -376,15 +408,15 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     _curve_name = "The precision-recall curve"
 
-    precision: list
-    recall: list
-    average_precision: list
-    base_rates: list
-    task_names: list
-    model_names: list | None = None
+    precision: list[np.ndarray]
+    recall: list[np.ndarray]
+    average_precision: list[float]
+    base_rates: list[float]
+    task_names: list[str]
+    model_names: list[str | None] | None = None
 
     @staticmethod
-    def _compute(rows):
+    def _compute(rows: _displays.TaskRows) -> dict[str, Any]:
         if not rows.has_both_classes:
             return {
                 "precision": np.empty(0),
@@ -405,7 +437,9 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             "base_rates": rows.base_rate,
         }
 
-    def plot(self, ax=None, *, plot_chance_level=True, **kwargs):
+    def plot(
+        self, ax: Any = None, *, plot_chance_level: bool = True, **kwargs: Any
+    ) -> Self:
         """Draw the curves; the y axis is logarithmic if a base rate is below 10 %.
 
         Parameters
@@ -448,9 +482,11 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         self.figure_ = ax.figure
         return self
 
-    def _plot_base_rates(self, ax, styles):
+    def _plot_base_rates(
+        self, ax: Any, styles: Sequence[Mapping[str, Any]]
+    ) -> list[Any]:
         """Draw the rate of each task over folds, once for models of the same rows."""
-        rates_of_curve = {}
+        rates_of_curve: dict[tuple[str, str, Any], list[float]] = {}
         for task, curve_style, rate in zip(
             self.task_names, styles, self.base_rates, strict=True
         ):
@@ -521,13 +557,13 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     _curve_name = "The reliability curve"
     _curve_options = ("n_bins",)
 
-    curves: list
-    base_rates: list
-    task_names: list
-    model_names: list | None = None
+    curves: list[Any]
+    base_rates: list[float]
+    task_names: list[str]
+    model_names: list[str | None] | None = None
 
     @staticmethod
-    def _compute(rows, n_bins=10):
+    def _compute(rows: _displays.TaskRows, n_bins: int = 10) -> dict[str, Any]:
         if rows.has_both_classes:
             curve = reliability_curve(
                 rows.y, rows.p, n_bins=n_bins, sample_weight=rows.weight
@@ -538,7 +574,14 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
             curve.update({key: values[:0] for key, values in curve.items()})
         return {"curves": curve, "base_rates": rows.base_rate}
 
-    def plot(self, ax=None, *, ref_line=True, intervals=True, **kwargs):
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        ref_line: bool = True,
+        intervals: bool = True,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curves; both axes are logarithmic if a base rate is below 10 %.
 
         On a logarithmic axis a bin without positives has an interval but no point.
@@ -602,7 +645,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         self.figure_ = ax.figure
         return self
 
-    def _limits(self, logarithmic):
+    def _limits(self, logarithmic: bool) -> tuple[float, float]:
         """Return the limits of both axes, so that all points are visible."""
         points = [np.r_[curve.predicted, curve.observed] for curve in self.curves]
         rates = np.concatenate(points)
@@ -614,7 +657,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         return 0.0, min(rates.max() * 1.1, 1.0)
 
 
-def _intervals(curve):
+def _intervals(curve: Any) -> np.ndarray:
     """Return the ends of the confidence intervals, of shape (2, n_bins)."""
     tail = (1 - COVERAGE) / 2
     # Clopper and Pearson's interval, by quantiles of beta distributions, for the

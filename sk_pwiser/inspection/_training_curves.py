@@ -1,14 +1,15 @@
 """Losses and AUC by epoch of training, and scores of a search by a parameter."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import Predictions, find_paths, nested_estimators
+from sk_pwiser._utils._integers import ceil_div
 from sk_pwiser.inspection import _displays
 
 # Columns of the history, by the names of their curves.
@@ -68,13 +69,13 @@ class TrainingHistoryDisplay:
     """
 
     epochs: np.ndarray
-    losses: dict
-    aucs: dict
+    losses: dict[str, np.ndarray]
+    aucs: dict[str, np.ndarray]
     mean_auc: np.ndarray | None = None
     best_epoch: int | None = None
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, **kwargs):
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the history of a fitted estimator.
 
         Parameters
@@ -112,7 +113,7 @@ class TrainingHistoryDisplay:
         )
         return display.plot(ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the losses and, with validation rows, the AUC.
 
         Parameters
@@ -175,7 +176,7 @@ class TrainingHistoryDisplay:
         return self
 
 
-def _trained_estimator(estimator):
+def _trained_estimator(estimator: Any) -> Any:
     """Return the estimator with a history, also from inside a pipeline or a search."""
     check_is_fitted(estimator)
     for layer in nested_estimators(estimator):
@@ -184,7 +185,9 @@ def _trained_estimator(estimator):
     raise ValueError(f"estimator must have the attribute history_, got {estimator!r}.")
 
 
-def _columns(history, keys):
+def _columns(
+    history: Sequence[Mapping[str, Any]], keys: Mapping[str, str]
+) -> dict[str, np.ndarray]:
     """Return columns of the history that have values, NaN in epochs without one."""
     return {
         name: np.array([row.get(key, np.nan) for row in history], dtype=float)
@@ -258,13 +261,15 @@ class WeightSearchDisplay:
 
     param_name: str
     values: np.ndarray
-    scores: dict
-    standard_errors: dict
+    scores: dict[str, np.ndarray]
+    standard_errors: dict[str, np.ndarray]
     best_value: float | None = None
     task_names: Sequence[str] = ()
 
     @classmethod
-    def from_search(cls, search, *, param="pwiser_weight", ax=None, **kwargs):
+    def from_search(
+        cls, search: Any, *, param: str = "pwiser_weight", ax: Any = None, **kwargs: Any
+    ) -> Self:
         """Draw the scores of a fitted search.
 
         Parameters
@@ -328,7 +333,7 @@ class WeightSearchDisplay:
         )
         return display.plot(ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the scores.
 
         Parameters
@@ -368,7 +373,9 @@ class WeightSearchDisplay:
         return self
 
 
-def _standard_errors(results, name, n_splits):
+def _standard_errors(
+    results: Mapping[str, Any], name: str, n_splits: int
+) -> np.ndarray:
     """Return the standard error of the mean score of each candidate of a search."""
     folds = np.array([results[f"split{k}_test_{name}"] for k in range(n_splits)])
     if n_splits == 1:
@@ -379,7 +386,9 @@ def _standard_errors(results, name, n_splits):
     return np.sqrt(factor * folds.var(axis=0, ddof=1))
 
 
-def _slice(results, param_name, best):
+def _slice(
+    results: Mapping[str, Any], param_name: str, best: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return candidates that differ from the best in one parameter, and its values."""
     candidates = results["params"]
     # Successive halving repeats candidates with more resources, such as rows or epochs.
@@ -422,7 +431,7 @@ def _slice(results, param_name, best):
     return np.array(rows)[order], np.array(values, dtype=float)[order]
 
 
-def _set_scale(ax, values):
+def _set_scale(ax: Any, values: np.ndarray) -> None:
     """Choose a scale that separates all values, and put the ticks at the values."""
     from matplotlib.ticker import NullLocator
 
@@ -434,7 +443,7 @@ def _set_scale(ax, values):
             ax.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
             ax.set_xlim(left=-0.3 * positive[0])
         ax.set_xlim(right=1.4 * positive[-1])
-    step = math.ceil(len(values) / MAX_TICKS)
+    step = ceil_div(len(values), MAX_TICKS)
     ticks = values[::step]
     ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
     ax.xaxis.set_minor_locator(NullLocator())

@@ -569,7 +569,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
                     split_labels = _safe_indexing(rows.y, binary, axis=1)
             return cv.split(rows.X, split_labels)
         kind = FunnelStratifiedKFold if labels.size else KFold
-        folds = kind(self.cv, shuffle=True, random_state=self.random_state)
+        folds = kind(int(self.cv), shuffle=True, random_state=self.random_state)
         return folds.split(rows.X, labels)
 
 

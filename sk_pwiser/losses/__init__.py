@@ -10,6 +10,7 @@ from sk_pwiser.losses._focal import Focal
 from sk_pwiser.losses._jrc import JRC
 from sk_pwiser.losses._monotonicity import funnel_monotonicity_penalty
 from sk_pwiser.losses._pwiser import PWiseR, pwiser_loss
+from sk_pwiser.losses._value_losses import VALUE_LOSSES, ValueLoss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,
@@ -23,10 +24,12 @@ __all__ = [
     "BCE",
     "JRC",
     "LOSSES",
+    "VALUE_LOSSES",
     "CombinedPair",
     "Focal",
     "MultiTaskLoss",
     "PWiseR",
+    "ValueLoss",
     "funnel_monotonicity_penalty",
     "pwiser_loss",
 ]

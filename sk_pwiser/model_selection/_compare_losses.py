@@ -4,12 +4,15 @@ import copy
 import os
 import re
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
@@ -33,11 +36,18 @@ from sk_pwiser.model_selection._folds import (
 )
 from sk_pwiser.model_selection._loss_comparison import LossComparison, as_printed
 
+# Training and test rows.
+Split = tuple[np.ndarray, np.ndarray]
+# The text of a warning and its category.
+Message = tuple[str, type[Warning]]
+
 # Largest number of values of the column `by`, which all have scores of their own.
 MAX_VALUES = 100
 
 
-def build_candidates(estimator, losses, weights):
+def build_candidates(
+    estimator: Any, losses: Iterable[Any], weights: Iterable[float] | None
+) -> dict[str, dict[str, Any]]:
     """Return parameters by name: a candidate per loss, or per loss and weight."""
     if not is_iterable(losses):
         raise TypeError(
@@ -89,7 +99,7 @@ def build_candidates(estimator, losses, weights):
     return dict(candidates)
 
 
-def find_prefix(estimator, params):
+def find_prefix(estimator: Any, params: Mapping[str, Any]) -> str:
     """Return the prefix of the least nested parameter ``loss`` in ``get_params()``."""
     paths = _responses.find_paths(params, "loss")
     # Parameters of an estimator may hold further estimators, with the same names.
@@ -103,7 +113,7 @@ def find_prefix(estimator, params):
     return shallowest[0].removesuffix("loss")
 
 
-def takes_weight(loss):
+def takes_weight(loss: Any) -> bool:
     """Return whether a loss, a name or a class, has a weight of pairs."""
     # The registry of losses is not available here, because it imports torch.
     if isinstance(loss, str):
@@ -111,7 +121,7 @@ def takes_weight(loss):
     return "pwiser_weight" in getattr(loss, "estimator_parameters", ())
 
 
-def build_model(estimator, name, params):
+def build_model(estimator: Any, name: str, params: dict[str, Any]) -> Any:
     """Return the model of a candidate; raise if its `fit` would refuse parameters."""
     model = clone(estimator).set_params(**params)
     owner_path = find_prefix(model, model.get_params()).removesuffix("__")
@@ -128,21 +138,21 @@ def build_model(estimator, name, params):
 
 
 def compare_losses(
-    estimator,
-    X,
-    Y,
+    estimator: Any,
+    X: Any,
+    Y: Any,
     *,
-    losses=("bce", "pwiser"),
-    weights=None,
-    cv=5,
-    scoring=None,
-    groups=None,
-    by=None,
-    params=None,
-    n_jobs=None,
-    verbose=0,
-    random_state=0,
-):
+    losses: Iterable[Any] = ("bce", "pwiser"),
+    weights: Iterable[float] | None = None,
+    cv: Any = 5,
+    scoring: Any = None,
+    groups: npt.ArrayLike | None = None,
+    by: Any = None,
+    params: dict[str, Any] | None = None,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+    random_state: int | np.random.RandomState | None = 0,
+) -> LossComparison:
     """Compare losses by cross-validation on the same folds and with the same seeds.
 
     Each candidate is a loss, or a loss with a weight. All candidates are fitted on the
@@ -275,24 +285,23 @@ class FitAndScores:
     scores: dict[str, float]
     fit_time: float  # in seconds, as the next one
     score_time: float
-    # Of another process than the caller's: texts of warnings with their categories.
-    messages: list[tuple[str, type[Warning]]]
+    messages: list[Message]  # of another process than the caller's
 
 
 def cross_validate_models(
-    models,
-    X,
-    Y,
+    models: Mapping[str, Any],
+    X: Any,
+    Y: Any,
     *,
-    cv,
-    scoring,
-    groups,
-    by,
-    params,
-    n_jobs,
-    verbose,
-    random_state,
-):
+    cv: Any,
+    scoring: Any,
+    groups: npt.ArrayLike | None,
+    by: Any,
+    params: Mapping[str, Any] | None,
+    n_jobs: int | None,
+    verbose: int,
+    random_state: int | np.random.RandomState | None,
+) -> LossComparison:
     """Fit and score models, given by name, on every fold; see `compare_losses`."""
     refuse_parts(X)
     X, Y, groups = indexable(*map(selectable, (X, Y, groups)))
@@ -321,7 +330,7 @@ def cross_validate_models(
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
     caller = os.getpid()
 
-    def jobs():
+    def jobs() -> Iterator[Any]:
         # Folds are the outer loop, so that the candidates of a fold finish together.
         for split, seed_of_fold in zip(splits, seeds, strict=True):
             _, test = split
@@ -340,35 +349,63 @@ def cross_validate_models(
                     caller=caller,
                 )
 
+    results = run_jobs(
+        jobs(), list(models), len(splits), n_jobs=n_jobs, verbose=verbose
+    )
+    return comparison_of(results, list(models), splits, seeds)
+
+
+def run_jobs(
+    jobs: Iterable[Any],
+    names: Sequence[str],
+    n_splits: int,
+    *,
+    n_jobs: int | None,
+    verbose: int,
+) -> list[FitAndScores]:
+    """Run fits in parallel, and repeat their warnings once."""
     # A generator returns each fit when it ends, but not every backend supports it.
     parallel = Parallel(n_jobs=n_jobs, return_as="generator" if verbose else "list")
     results = []
     with warnings.catch_warnings(record=True) as caught:
-        for result in parallel(jobs()):
+        for result in parallel(jobs):
             results.append(result)
             if verbose:
-                print(progress(results, list(models), len(splits)), flush=True)
+                print(progress(results, names, n_splits), flush=True)
     messages = [message for result in results for message in result.messages]
     warn_once([*messages, *map(message_of, caught)])
+    return results
 
+
+def comparison_of(
+    results: Sequence[FitAndScores],
+    names: list[str],
+    splits: Sequence[Split],
+    seeds: np.ndarray,
+) -> LossComparison:
+    """Return the comparison of the results of all folds, the models of each in turn."""
     # From the order of the jobs to one row per candidate.
-    shape = (len(splits), len(models))
+    shape = (len(splits), len(names))
     scores_by_metric = {
         metric: np.reshape([result.scores[metric] for result in results], shape).T
         for metric in results[0].scores
     }
     warn_about_undefined(scores_by_metric, len(splits))
     return LossComparison(
-        list(models),
+        names,
         scores_by_metric,
-        test_train_ratio=np.mean([len(test) / len(train) for train, test in splits]),
+        test_train_ratio=float(
+            np.mean([len(test) / len(train) for train, test in splits])
+        ),
         seeds=seeds,
         fit_times=np.reshape([result.fit_time for result in results], shape).T,
         score_times=np.reshape([result.score_time for result in results], shape).T,
     )
 
 
-def warn_about_undefined(scores_by_metric, n_splits):
+def warn_about_undefined(
+    scores_by_metric: Mapping[str, np.ndarray], n_splits: int
+) -> None:
     """Warn once about metrics without a finite score on some of the folds."""
     undefined = []
     for metric, scores in scores_by_metric.items():
@@ -383,7 +420,7 @@ def warn_about_undefined(scores_by_metric, n_splits):
         )
 
 
-def scoring_of_models(estimators, Y):
+def scoring_of_models(estimators: Sequence[Any], Y: Any) -> Any:
     """Return the default scores, those on the full log if the models have a rate."""
     scoring = default_scoring(estimators[0], Y)
     if get_config()["enable_metadata_routing"]:
@@ -397,7 +434,7 @@ def scoring_of_models(estimators, Y):
     return partial(score_full_log, scoring=scoring, rate=rate)
 
 
-def default_scoring(estimator, Y):
+def default_scoring(estimator: Any, Y: Any) -> dict[str, Any]:
     """Return scorers by name: the AUC of each task and of the CVR, and the log loss."""
     names, parents = _responses.planned_tasks(estimator, Y)
     scoring = {
@@ -414,9 +451,9 @@ def default_scoring(estimator, Y):
     return scoring
 
 
-def sampling_rate(estimators):
+def sampling_rate(estimators: Iterable[Any]) -> float:
     """Return the rate at which rows without a click were kept, 1 for a full log."""
-    rates = set()
+    rates: set[float] = set()
     for estimator in estimators:
         params = estimator.get_params()
         # A view has the parameters task and estimator.
@@ -426,7 +463,7 @@ def sampling_rate(estimators):
             rate = params[path]
             if not isinstance(rate, Real) or rate == 1:
                 continue
-            rates.add(rate)
+            rates.add(float(rate))
             if path.startswith(views):
                 raise ValueError(
                     "The labels of one task alone do not tell which rows have no "
@@ -441,7 +478,7 @@ def sampling_rate(estimators):
     return rates.pop() if rates else 1
 
 
-def score_full_log(estimator, X, Y, *, scoring, rate):
+def score_full_log(estimator: Any, X: Any, Y: Any, *, scoring: Any, rate: float) -> Any:
     """Score on a log in which a share of the rows without a click was kept.
 
     Such rows count 1 / rate times, so that probabilities of the full log are compared
@@ -455,7 +492,9 @@ def score_full_log(estimator, X, Y, *, scoring, rate):
         return scorer(estimator, X, Y, sample_weight=weight)
 
 
-def make_splits(estimator, X, Y, *, cv, groups, seed):
+def make_splits(
+    estimator: Any, X: Any, Y: Any, *, cv: Any, groups: Any, seed: int
+) -> Iterator[Split]:
     """Yield the indices of training and test rows, which may be given as masks."""
     cv = 5 if cv is None else cv
     if isinstance(cv, Integral):
@@ -469,13 +508,13 @@ def make_splits(estimator, X, Y, *, cv, groups, seed):
         yield row_indices(train), row_indices(test)
 
 
-def row_indices(rows):
+def row_indices(rows: npt.ArrayLike) -> np.ndarray:
     """Return the indices of rows, which may be given as a mask."""
     rows = np.asarray(rows)
     return np.flatnonzero(rows) if rows.dtype == bool else rows
 
 
-def set_seeds(estimator, seed):
+def set_seeds(estimator: Any, seed: int) -> None:
     """Set every ``random_state`` of a nested estimator that is not deprecated."""
     params = estimator.get_params()
     paths = _responses.find_paths(params, "random_state")
@@ -483,7 +522,7 @@ def set_seeds(estimator, seed):
     estimator.set_params(**dict.fromkeys(settable_paths, seed))
 
 
-def read_values(X, by):
+def read_values(X: Any, by: Any) -> tuple[list[str], np.ndarray]:
     """Return the texts of the values of a column, and the value of each row by index.
 
     The index of rows without a value is -1.
@@ -509,19 +548,27 @@ class ScorerByValue:
     Metadata such as groups are those of the rows.
     """
 
-    def __init__(self, scorer, name, values, value_of_row):
+    def __init__(
+        self,
+        scorer: Callable[..., Any],
+        name: str,
+        values: Sequence[str],
+        value_of_row: np.ndarray,
+    ) -> None:
         self.scorer = scorer
         self.name = name
         self.values = values
         self.value_of_row = value_of_row
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         return get_routing_for_object(self.scorer)
 
-    def _accept_sample_weight(self):
+    def _accept_sample_weight(self) -> bool:
         return getattr(self.scorer, "_accept_sample_weight", lambda: False)()
 
-    def __call__(self, estimator, X, Y, **metadata):
+    def __call__(
+        self, estimator: Any, X: Any, Y: Any, **metadata: Any
+    ) -> dict[str, float]:
         stored = StoredPredictions(estimator, X)
         scores = self._score(stored.at(X, slice(None)), X, Y, metadata)
         all_scores = dict(scores)
@@ -540,7 +587,9 @@ class ScorerByValue:
                 all_scores[f"{name}, {value}"] = scores_of_value.get(name, np.nan)
         return all_scores
 
-    def _score(self, estimator, X, Y, metadata):
+    def _score(
+        self, estimator: Any, X: Any, Y: Any, metadata: Mapping[str, Any]
+    ) -> dict[str, float]:
         scores = self.scorer(estimator, X, Y, **metadata)
         return scores if isinstance(scores, dict) else {self.name: scores}
 
@@ -553,12 +602,12 @@ class StoredPredictions:
 
     methods = ("predict_proba", "predict", "decision_function", "predict_cvr")
 
-    def __init__(self, estimator, X):
+    def __init__(self, estimator: Any, X: Any) -> None:
         self.estimator = estimator
         self.X = X
-        self.predictions = {}  # by the name of the method
+        self.predictions: dict[str, Any] = {}  # by the name of the method
 
-    def at(self, X, rows):
+    def at(self, X: Any, rows: slice | np.ndarray) -> Any:
         """Return a copy of the estimator that looks up its predictions for `X`."""
         estimator = copy.copy(self.estimator)
         for name in self.methods:
@@ -567,11 +616,13 @@ class StoredPredictions:
                 setattr(estimator, name, self._look_up(method, X, rows))
         return estimator
 
-    def _look_up(self, method, X_of_rows, rows):
+    def _look_up(
+        self, method: Callable[..., Any], X_of_rows: Any, rows: slice | np.ndarray
+    ) -> Callable[..., Any]:
         """Return a method that looks up its predictions for a table of these rows."""
 
         @wraps(method)  # scikit-learn reads its name
-        def predict(X):
+        def predict(X: Any) -> Any:
             if X is not X_of_rows:
                 return method(X)
             if method.__name__ not in self.predictions:
@@ -584,14 +635,23 @@ class StoredPredictions:
         return predict
 
 
-def fit_and_score(estimator, X, Y, *, split, scorer, params, caller):
+def fit_and_score(
+    estimator: Any,
+    X: Any,
+    Y: Any,
+    *,
+    split: Split,
+    scorer: Callable[..., Any],
+    params: Mapping[str, Any],
+    caller: int,
+) -> FitAndScores:
     """Return the `FitAndScores` of a fit on the training rows of a split.
 
     `caller` is the number of the process that compares the models.
     """
     # The caller records those of its threads, of which one would restore the recorder
     # of another.
-    recorder = nullcontext([])
+    recorder: Any = nullcontext([])
     if os.getpid() != caller:
         recorder = warnings.catch_warnings(record=True)
     with recorder as caught:
@@ -616,14 +676,14 @@ def fit_and_score(estimator, X, Y, *, split, scorer, params, caller):
     )
 
 
-def message_of(warning):
+def message_of(warning: warnings.WarningMessage) -> Message:
     """Return what does not depend on the module and the line of a worker."""
     return str(warning.message), warning.category
 
 
-def warn_once(messages):
+def warn_once(messages: Iterable[Message]) -> None:
     """Repeat warnings of fits; of those that differ in numbers only, the first one."""
-    first_messages = {}
+    first_messages: dict[Message, str] = {}
     for message, category in messages:
         without_numbers = re.sub(r"-?\d[\d.,]*", "0", message)
         first_messages.setdefault((without_numbers, category), message)
@@ -631,7 +691,9 @@ def warn_once(messages):
         warn_user(message, category)
 
 
-def progress(results, names, n_splits):
+def progress(
+    results: Sequence[FitAndScores], names: Sequence[str], n_splits: int
+) -> str:
     """Return the line of the last fit: its fold, model, scores and seconds."""
     result = results[-1]
     fold, k = divmod(len(results) - 1, len(names))

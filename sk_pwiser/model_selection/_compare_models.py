@@ -2,10 +2,12 @@
 
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import sklearn
 from scipy.sparse import issparse
 from sklearn import preprocessing
@@ -16,7 +18,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.fixes import parse_version
 
@@ -28,6 +30,7 @@ from sk_pwiser._responses import check_targets
 from sk_pwiser._tasks._labels import read_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
+from sk_pwiser.model_selection._loss_comparison import LossComparison
 
 # The name of this package's estimator among the models.
 THIS_PACKAGE = "sk_pwiser"
@@ -51,18 +54,18 @@ IS_CATEGORY = make_column_selector(dtype_include="category")
 
 
 def compare_models(
-    X,
-    Y,
+    X: Any,
+    Y: Any,
     *,
-    models="default",
-    cv=5,
-    scoring=None,
-    groups=None,
-    by=None,
-    n_jobs=None,
-    verbose=0,
-    random_state=0,
-):
+    models: str | Sequence[str] | Mapping[str, Any] = "default",
+    cv: Any = 5,
+    scoring: Any = None,
+    groups: npt.ArrayLike | None = None,
+    by: Any = None,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+    random_state: int | np.random.RandomState | None = 0,
+) -> LossComparison:
     """Compare this estimator with models of other packages on the same folds.
 
     Parameters
@@ -179,7 +182,9 @@ def compare_models(
     )
 
 
-def named_models(models, n_tasks):
+def named_models(
+    models: str | Sequence[str] | Mapping[str, Any], n_tasks: int
+) -> dict[str, Any]:
     """Return the models by name; by default all whose packages are installed."""
     if isinstance(models, str):
         if models != "default":
@@ -200,7 +205,7 @@ def named_models(models, n_tasks):
             raise ImportError(
                 f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
             )
-        model = MODELS[name]()
+        model: Any = MODELS[name]()
         learns_all_tasks = name == THIS_PACKAGE or n_tasks == 1
         if not learns_all_tasks:
             model = OneModelPerTask(OneTask(model))
@@ -208,7 +213,7 @@ def named_models(models, n_tasks):
     return model_of_label
 
 
-def is_installed(name):
+def is_installed(name: str) -> bool:
     """Return whether the package of a named model is installed."""
     package = PACKAGES.get(name)
     return package is None or importlib.util.find_spec(package) is not None
@@ -217,7 +222,7 @@ def is_installed(name):
 class OneModelPerTask(MultiOutputClassifier):
     """Copies of a model, one for each task, of labels of any form."""
 
-    def fit(self, X, Y):
+    def fit(self, X: Any, Y: Any) -> Self:
         targets, *_ = check_targets(Y)
         return super().fit(X, targets)
 
@@ -229,10 +234,10 @@ class OneTask(ClassifierMixin, BaseEstimator):
     of 0 would have a log loss of 36 for each event in the test rows.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         self.model = model
 
-    def fit(self, X, y):
+    def fit(self, X: Any, y: np.ndarray) -> Self:
         self.classes_ = np.array([0, 1])
         # Early stopping of trees needs two rows of each class.
         is_constant = min(y.sum(), len(y) - y.sum()) < 2
@@ -240,10 +245,10 @@ class OneTask(ClassifierMixin, BaseEstimator):
         self.rate_ = (y.sum() + 0.5) / (len(y) + 1)
         return self
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         return self.predict_proba(X).argmax(axis=1)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         if self.model_ is None:
             return np.tile([1 - self.rate_, self.rate_], (len(X), 1))
         return self.model_.predict_proba(X)
@@ -252,7 +257,7 @@ class OneTask(ClassifierMixin, BaseEstimator):
 class PlainColumns(TransformerMixin, BaseEstimator):
     """Reads a table as the estimator does, into categories and floats."""
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         encoder = TableEncoder()
         _, columns = encoder.begin(X)
         self.encoder_ = encoder
@@ -270,7 +275,7 @@ class PlainColumns(TransformerMixin, BaseEstimator):
                 self.empty_.add(column.name)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         pandas = import_extra("pandas", "compare_models")
         table = {}
         _, columns = self.encoder_.read(X)
@@ -291,11 +296,11 @@ class PlainColumns(TransformerMixin, BaseEstimator):
 class StopsEarly(ClassifierMixin, BaseEstimator):
     """Boosted trees that stop early on a tenth of the rows, which the seed draws."""
 
-    def __init__(self, model, seed=0):
+    def __init__(self, model: Any, seed: int = 0) -> None:
         self.model = model
         self.seed = seed
 
-    def fit(self, X, y):
+    def fit(self, X: Any, y: Any) -> Self:
         X, X_valid, y, y_valid = train_test_split(
             X, y, test_size=0.1, stratify=y, random_state=self.seed
         )
@@ -306,17 +311,17 @@ class StopsEarly(ClassifierMixin, BaseEstimator):
         self.classes_ = self.model_.classes_
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         return self.model_.predict_proba(X)
 
 
 class CatBoost(ClassifierMixin, BaseEstimator):
     """CatBoost, which reads categories as text, with the `params` of its classifier."""
 
-    def __init__(self, params=None):
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
         self.params = params
 
-    def fit(self, X, y, eval_set=()):
+    def fit(self, X: Any, y: Any, eval_set: Sequence[tuple[Any, Any]] = ()) -> Self:
         from catboost import CatBoostClassifier
 
         options = {"verbose": 0, "allow_writing_files": False, "random_state": 0}
@@ -327,26 +332,26 @@ class CatBoost(ClassifierMixin, BaseEstimator):
         self.classes_ = self.model_.classes_
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         return self.model_.predict_proba(self._as_text(X))
 
     @staticmethod
-    def _as_text(X):
+    def _as_text(X: Any) -> Any:
         texts = {name: X[name].astype(str).fillna("unseen") for name in IS_CATEGORY(X)}
         return X.assign(**texts)
 
 
-def as_texts(values):
+def as_texts(values: Iterable[Any]) -> list[str]:
     """Return the values of a category column as text, and missing ones as a value."""
     return ["missing" if is_missing(value) else str(value) for value in values]
 
 
-def many_values(X):
+def many_values(X: Any) -> list[str]:
     """Return the names of the category columns of many values."""
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
-def with_statistics(model, folds=None):
+def with_statistics(model: Any, folds: Any = None) -> Pipeline:
     """Return a pipeline of trees that read rates in place of columns of many values."""
     rates = preprocessing.TargetEncoder(random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
@@ -361,7 +366,7 @@ def with_statistics(model, folds=None):
     return make_pipeline(PlainColumns(), columns, model)
 
 
-def one_hot_columns():
+def one_hot_columns() -> ColumnTransformer:
     """Return one-hot categories, whose rarest values share a column, beside numbers."""
     categories = preprocessing.OneHotEncoder(handle_unknown="ignore", min_frequency=2)
     numbers = make_pipeline(SimpleImputer(), preprocessing.StandardScaler())
@@ -370,50 +375,52 @@ def one_hot_columns():
     )
 
 
-def logistic_regression():
+def logistic_regression() -> Pipeline:
     """Return logistic regression on one-hot categories and standardised numbers."""
     # The default of C=1 overfits values that occur a few times.
     model = LogisticRegression(C=0.1, max_iter=1_000)
     return make_pipeline(PlainColumns(), one_hot_columns(), model)
 
 
-def hist_gradient_boosting():
+def hist_gradient_boosting() -> Pipeline:
     """Return scikit-learn's boosted trees, which stop early by themselves."""
     return with_statistics(HistGradientBoostingClassifier(random_state=0, **HIST_STEPS))
 
 
-def early_stopped_lightgbm(n_jobs, seed=0, *, small=False):
+def early_stopped_lightgbm(
+    n_jobs: int, seed: int = 0, *, small: bool = False
+) -> Pipeline:
     """Return boosted trees of LightGBM that stop early on a tenth of the rows."""
     from lightgbm import LGBMClassifier
 
-    params = LIGHTGBM_STEPS | (SMALL_LEAVES if small else {})
+    params: dict[str, Any] = LIGHTGBM_STEPS | (SMALL_LEAVES if small else {})
     trees = LGBMClassifier(verbose=-1, random_state=seed, n_jobs=n_jobs, **params)
     return by_number(StopsEarly(trees, seed))
 
 
-def lightgbm(*, small=False):
+def lightgbm(*, small: bool = False) -> Pipeline:
     """Return boosted trees of LightGBM, with `small` those of few large leaves."""
     # 0 is the number of threads of OpenMP, which joblib lowers for parallel fits: with
     # more threads than free cores, small fits take many times as long.
     return with_statistics(early_stopped_lightgbm(n_jobs=0, small=small))
 
 
-def by_number(model):
+def by_number(model: Any) -> Pipeline:
     """Return a pipeline that renames columns: LightGBM refuses some characters."""
     return make_pipeline(preprocessing.FunctionTransformer(plain_names), model)
 
 
-def plain_names(X):
+def plain_names(X: Any) -> Any:
     """Return a table whose columns are named by their index."""
     return X.set_axis([f"column_{j}" for j in range(X.shape[1])], axis=1)
 
 
-def catboost():
+def catboost() -> Pipeline:
     """Return boosted trees of CatBoost, which has target statistics of its own."""
     return make_pipeline(PlainColumns(), StopsEarly(CatBoost(CATBOOST_STEPS)))
 
 
-def multi_task_classifier():
+def multi_task_classifier() -> Any:
     """Return this package's estimator with its default parameters."""
     # Not at the top: it loads torch, which folds do not need.
     from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
@@ -421,7 +428,7 @@ def multi_task_classifier():
     return MultiTaskCTRCVRClassifier()
 
 
-MODELS = {
+MODELS: dict[str, Callable[[], Any]] = {
     THIS_PACKAGE: multi_task_classifier,
     "logistic_regression": logistic_regression,
     "hist_gradient_boosting": hist_gradient_boosting,

@@ -1,8 +1,9 @@
 """Folds with equal shares of funnel depths, by time, and of whole groups."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.model_selection import (
@@ -29,6 +30,9 @@ from sk_pwiser._times import (
 )
 from sk_pwiser._utils._checks import check_integer
 from sk_pwiser._utils._warnings import warn_user
+
+# Training and test rows.
+Split = tuple[np.ndarray, np.ndarray]
 
 
 class FunnelStratifiedKFold(StratifiedKFold):
@@ -82,12 +86,17 @@ class FunnelStratifiedKFold(StratifiedKFold):
     """
 
     def __init__(
-        self, n_splits=5, *, shuffle=True, random_state=None, task_parents="chain"
-    ):
+        self,
+        n_splits: int = 5,
+        *,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        task_parents: Any = "chain",
+    ) -> None:
         super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
         self.task_parents = task_parents
 
-    def split(self, X, y, groups=None):
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[Split]:
         """Generate the row indices of the training and test set of each fold.
 
         Parameters
@@ -172,15 +181,21 @@ class FunnelTimeSplit(BaseCrossValidator):
     """
 
     def __init__(
-        self, n_splits=5, *, time, gap=0, min_conversions=1, task_parents="chain"
-    ):
+        self,
+        n_splits: int = 5,
+        *,
+        time: Any,
+        gap: Any = 0,
+        min_conversions: int = 1,
+        task_parents: Any = "chain",
+    ) -> None:
         self.task_parents = task_parents
         self.n_splits = n_splits
         self.time = time
         self.gap = gap
         self.min_conversions = min_conversions
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds.
 
         Parameters
@@ -195,7 +210,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         """
         return self.n_splits
 
-    def split(self, X, y, groups=None):
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[Split]:
         """Generate the row indices of the training and test set of each fold.
 
         Parameters
@@ -309,7 +324,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
     ['b', 'c'] ['a', 'd']
     """
 
-    def split(self, X, y, groups=None):
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[Split]:
         """Generate the row indices of the training and test set of each fold.
 
         The parameters are those of :class:`FunnelStratifiedKFold`, but `groups`, of
@@ -342,7 +357,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         return StratifiedGroupKFold(self.n_splits).split(X, strata, codes)
 
 
-def strata_of_folds(y, n_splits, task_parents=CHAIN):
+def strata_of_folds(y: Any, n_splits: int, task_parents: Any = CHAIN) -> np.ndarray:
     """Return strata that can occur in every fold; warn if depths were merged."""
     strata = funnel_strata(y, task_parents, "y")
     stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
@@ -358,13 +373,19 @@ def strata_of_folds(y, n_splits, task_parents=CHAIN):
     return stratum_of[strata]
 
 
-def _describe(stratum):
+def _describe(stratum: int) -> str:
     """Return a stratum of `funnel_strata` in words."""
     depth, is_unknown = divmod(stratum, 2)
     return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 
 
-def warn_about_random_folds(estimators, X, cv, splits, groups=None):
+def warn_about_random_folds(
+    estimators: Iterable[Any],
+    X: Any,
+    cv: Any,
+    splits: Sequence[Split],
+    groups: Any = None,
+) -> None:
     """Warn once if folds train on rows from after the start of their test part.
 
     With columns of the past, but no times, rows are taken to be in the order of time.
@@ -406,13 +427,13 @@ class _RowOrder:
     reason: str  # why this column orders the rows, for a warning
 
     @classmethod
-    def by_column(cls, X, column, reason):
+    def by_column(cls, X: Any, column: Any, reason: str) -> Self:
         """Return the order by a column of a table; raise if it has no times."""
         times = read_times(column_of(X, "time", column), column).values
         return cls(column=column, times=times, reason=reason)
 
 
-def _order_of_rows(estimator, X):
+def _order_of_rows(estimator: Any, X: Any) -> _RowOrder | None:
     """Return the `_RowOrder` by which an estimator takes rows, None without one."""
     params = estimator.get_params()
     if any(key.endswith("encoding_params") for key in params):

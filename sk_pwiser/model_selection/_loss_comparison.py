@@ -1,6 +1,7 @@
 """The result of a comparison: scores, differences, confidence intervals, verdicts."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Any
@@ -15,6 +16,8 @@ from sk_pwiser._utils._text_tables import aligned
 
 # Coverage of the intervals.
 CONFIDENCE = 0.95
+# A row of the table, by its columns.
+Row = dict[str, Any]
 # Smaller differences, relative to the score, need no more digits.
 SMALL_DIFFERENCE = 1e-4
 # Metrics are printed without it, and with their own sign.
@@ -110,16 +113,16 @@ class LossComparison:
     conversion AUC: pwiser is ahead of bce by 0.0533 [0.0307, 0.0760].
     """
 
-    candidates: list
-    scores: dict
+    candidates: list[str]
+    scores: dict[str, Any]  # arrays once the object exists
     _: KW_ONLY
     test_train_ratio: float
-    params: list | None = None
+    params: list[dict[str, Any]] | None = None
     seeds: Any = None
     fit_times: Any = None
     score_times: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.candidates = [str(name) for name in self.candidates]
         self.scores = {
             metric: np.asarray(scores, dtype=float)
@@ -143,7 +146,7 @@ class LossComparison:
         check_number("test_train_ratio", self.test_train_ratio, at_least=0)
 
     @property
-    def table(self):
+    def table(self) -> Any:
         """The comparison as a table, with one row per metric and candidate.
 
         Returns
@@ -162,7 +165,7 @@ class LossComparison:
         )
 
     @property
-    def verdicts(self):
+    def verdicts(self) -> dict[str, str]:
         """The result in words, a dict of str to str.
 
         For each metric, whether each candidate is better or worse than the baseline.
@@ -173,7 +176,7 @@ class LossComparison:
             for metric, rows in self._rows().items()
         }
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Any:
         """Plot the differences to the baseline with their confidence intervals.
 
         Parameters
@@ -211,7 +214,7 @@ class LossComparison:
         ax.legend()
         return ax
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n_splits = next(iter(self.scores.values())).shape[1]
         losses = any(name.startswith(MINUS) for name in self.scores)
         better = "larger scores and smaller losses" if losses else "larger scores"
@@ -240,7 +243,7 @@ class LossComparison:
         return "\n".join([title, *aligned(cells, "<<>>>"), *verdicts])
 
     @property
-    def seconds(self):
+    def seconds(self) -> str:
         """Median seconds of fits, and of predictions and scores, per candidate."""
         if self.fit_times is None or self.score_times is None:
             raise ValueError("seconds needs fit_times and score_times; one is None.")
@@ -251,7 +254,7 @@ class LossComparison:
             for name, fit, score in zip(self.candidates, *times, strict=True)
         )
 
-    def _rows(self):
+    def _rows(self) -> dict[str, list[Row]]:
         """Return the rows of the table by metric, that of the baseline first."""
         return {
             metric: [
@@ -267,12 +270,14 @@ class LossComparison:
         }
 
 
-def as_printed(metric):
+def as_printed(metric: str) -> tuple[str, int]:
     """Return the name of a metric in print, and its sign there: -1 for losses."""
     return metric.removeprefix(MINUS), -1 if metric.startswith(MINUS) else 1
 
 
-def paired_interval(differences, test_train_ratio):
+def paired_interval(
+    differences: np.ndarray, test_train_ratio: float
+) -> dict[str, float]:
     """Return the mean of finite paired differences and its corrected interval."""
     finite = differences[np.isfinite(differences)]
     n_splits = len(finite)
@@ -293,13 +298,13 @@ def paired_interval(differences, test_train_ratio):
     }
 
 
-def _finite_mean(values):
+def _finite_mean(values: np.ndarray) -> float:
     """Return the mean of the finite values, NaN if there is none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else np.nan
 
 
-def _digits(rows):
+def _digits(rows: Sequence[Row]) -> int:
     """Return the decimals that show two digits of the smallest difference, 4 or more.
 
     At 0.1 % of conversions a log loss is 0.007, and a large difference is in the fifth
@@ -316,7 +321,7 @@ def _digits(rows):
     return 4 if smallest >= 1e-4 else 1 - math.floor(math.log10(smallest))
 
 
-def _verdict(rows, baseline):
+def _verdict(rows: Sequence[Row], baseline: str) -> str:
     """Return in words whether candidates are ahead of the baseline, or behind it."""
     sentences = []
     similar_candidates = []
@@ -361,10 +366,10 @@ def _verdict(rows, baseline):
     return "; ".join(sentences)
 
 
-def _interval(low, high, digits, sign=""):
+def _interval(low: float, high: float, digits: int, sign: str = "") -> str:
     return f"[{_number(low, digits, sign)}, {_number(high, digits, sign)}]"
 
 
-def _number(value, digits, sign=""):
+def _number(value: float, digits: int, sign: str = "") -> str:
     # Adding 0 turns -0.0 into 0.0.
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"

@@ -89,6 +89,10 @@ class NetworkOutput(NamedTuple):
         Log-odds of P(Y_k = 1 | impression) in the sampled log, which the losses are
         computed from in entire space, if `logits` were corrected to the full log. Set
         by the base class.
+    value_scores : Tensor of shape (batch, n_values) or None, default=None
+        Logarithms of the mean amounts, in multiples of the mean of the training rows:
+        the last columns of `logits`, or of `conditional_logits`, in `forward`. Set by
+        the base class, which leaves the events in the other fields.
 
     Examples
     --------
@@ -107,6 +111,7 @@ class NetworkOutput(NamedTuple):
     extra_losses: Mapping[str, ExtraLoss] = {}
     conditional_logits: Tensor | None = None
     sampled_logits: Tensor | None = None
+    value_scores: Tensor | None = None
 
 
 class MultiTaskNetwork(nn.Module):
@@ -152,6 +157,8 @@ class MultiTaskNetwork(nn.Module):
         logits, and to auxiliary logits in their space; see :meth:`shift_level`. No
         code in `forward` reads it: what needs the shifted log-odds reads them from the
         :class:`Labels` of a callable in `extra_losses`.
+    value_offset : Tensor of shape (n_values,), or None
+        Logarithms of the factors of predicted amounts; see :meth:`shift_values`.
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
@@ -190,6 +197,7 @@ class MultiTaskNetwork(nn.Module):
     towers_name: str = "towers"
 
     level_offset: Tensor | None
+    value_offset: Tensor | None
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
@@ -202,6 +210,7 @@ class MultiTaskNetwork(nn.Module):
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
         self.register_buffer("level_offset", None)
+        self.register_buffer("value_offset", None)
 
     def __call__(
         self,
@@ -242,8 +251,12 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
+        value_scores = None
+        if self.spec.value_parents:
+            output, value_scores = self._without_values(output)
+            logits = output.logits
         heads = output.conditional_logits
-        parents = self.spec.parents
+        parents = self.spec.event_parents
         if heads is None and self.level_offset is not None:
             logits = logits + self.level_offset
         elif heads is not None and self.level_offset is not None:
@@ -251,7 +264,9 @@ class MultiTaskNetwork(nn.Module):
             heads = at_least_float32(heads) + self.level_offset
             logits = chain_logits(heads, parents)
         if not composes:
-            return output._replace(logits=logits, conditional_logits=heads)
+            return output._replace(
+                logits=logits, conditional_logits=heads, value_scores=value_scores
+            )
         is_conditional = self.spec.task_space == "conditional"
         if is_conditional and heads is None:
             # The sums of logarithms in the chain would lose most digits in half
@@ -259,7 +274,7 @@ class MultiTaskNetwork(nn.Module):
             heads = at_least_float32(logits)
             # Not by its shape, which is a tensor while a graph is traced. The criterion
             # refuses other numbers of columns.
-            if len(heads.unbind(dim=1)) == self.n_tasks:
+            if len(heads.unbind(dim=1)) == self.spec.n_events:
                 logits = chain_logits(heads, parents)
         sampled = None
         rate = self.spec.negative_sampling_rate
@@ -275,7 +290,37 @@ class MultiTaskNetwork(nn.Module):
             extra_losses=self._extra_losses(output, compared, heads),
             conditional_logits=heads if is_conditional else None,
             sampled_logits=sampled,
+            value_scores=value_scores,
         )
+
+    def _without_values(self, output: NetworkOutput) -> tuple[NetworkOutput, Tensor]:
+        """Return the output of the events, and the scores of the values."""
+        heads = output.logits
+        if output.conditional_logits is not None:
+            heads = output.conditional_logits
+        n_events = self.spec.n_events
+        # Not by its shape, which is a tensor while a graph is traced.
+        n_heads = len(heads.unbind(dim=1))
+        if n_heads != self.n_tasks:
+            raise ValueError(
+                f"network must return logits of {self.n_tasks} heads, of {n_events} "
+                f"events and {self.n_tasks - n_events} values; got {n_heads}."
+            )
+        scores = at_least_float32(heads[:, n_events:])
+        if self.value_offset is not None:
+            scores = scores + self.value_offset
+        aux_logits = output.aux_logits
+        # The criterion refuses other types.
+        if isinstance(aux_logits, list | tuple):
+            aux_logits = [logits[:, :n_events] for logits in aux_logits]
+        of_events = output._replace(
+            logits=output.logits[:, :n_events], aux_logits=aux_logits
+        )
+        if output.conditional_logits is not None:
+            of_events = of_events._replace(
+                conditional_logits=output.conditional_logits[:, :n_events]
+            )
+        return of_events, scores
 
     def _shifted_aux_logits(self, output: NetworkOutput) -> Sequence[Tensor]:
         """Add the offset to the auxiliary logits, if it belongs to their space."""
@@ -319,8 +364,22 @@ class MultiTaskNetwork(nn.Module):
         """
         if self.level_offset is None:
             device = next(self.parameters()).device
-            self.level_offset = torch.zeros(self.n_tasks, device=device)
+            self.level_offset = torch.zeros(self.spec.n_events, device=device)
         self.level_offset += log_odds.to(self.level_offset)
+
+    def shift_values(self, log_factors: Tensor) -> None:
+        """Multiply all predicted amounts.
+
+        Parameters
+        ----------
+        log_factors : Tensor of shape (n_values,)
+            Logarithms of the factors.
+        """
+        if self.value_offset is None:
+            device = next(self.parameters()).device
+            n_values = len(self.spec.value_parents)
+            self.value_offset = torch.zeros(n_values, device=device)
+        self.value_offset += log_factors.to(self.value_offset)
 
     def set_base_rates(self, base_rates: Sequence[float]) -> None:
         """Receive the rates of all rows so far, before a training that continues.
@@ -339,7 +398,9 @@ class MultiTaskNetwork(nn.Module):
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
     ) -> None:
         if self.level_offset is None and f"{prefix}level_offset" in state_dict:
-            self.shift_level(torch.zeros(self.n_tasks))
+            self.shift_level(torch.zeros(self.spec.n_events))
+        if self.value_offset is None and f"{prefix}value_offset" in state_dict:
+            self.shift_values(torch.zeros(len(self.spec.value_parents)))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_tables(

@@ -104,7 +104,7 @@ class _CorrectedESMM(ESMM):
         tower_units: Sequence[int],
         dropout: float,
     ) -> None:
-        if tuple(spec.parents) != chain_parents(spec.n_tasks):
+        if tuple(spec.event_parents) != chain_parents(spec.n_events):
             raise ValueError(
                 f"task_parents must be 'chain' for the network {type(self).__name__}, "
                 "whose corrections are made for a funnel; 'esmm' takes any structure."
@@ -116,7 +116,7 @@ class _CorrectedESMM(ESMM):
         self.min_propensity = check_number(
             "min_propensity", min_propensity, above=0, at_most=1
         )
-        self.smallest_propensities = constant(torch.zeros(2, spec.n_tasks - 1))
+        self.smallest_propensities = constant(torch.zeros(2, spec.n_events - 1))
         self.set_base_rates(spec.base_rates)
 
     def set_base_rates(self, base_rates: Sequence[float]) -> None:
@@ -131,7 +131,7 @@ class _CorrectedESMM(ESMM):
         inputs = self.input_layer(codes, numeric)
         heads = at_least_float32(self.towers(inputs))
         extra_losses = {}
-        if self.n_tasks > 1:
+        if self.spec.n_events > 1:
             corrections = self._corrections(inputs)
             extra_losses = {
                 name: partial(self._extra_loss, correction)

@@ -108,7 +108,7 @@ class CTCL(SharedBottom):
         )
         n_hidden = [self.bottom.n_out, *tower_units][-1]
         units = check_units("transfer_units", transfer_units)
-        down = [(j, k) for k, j in enumerate(spec.parents) if j >= 0]
+        down = [(j, k) for k, j in enumerate(spec.event_parents) if j >= 0]
         # The task that each transfer net reads, and the one that it predicts.
         self.pairs = [*down, *((k, j) for j, k in down)]
         # They start at the base rate of the latter, over impressions in either task
@@ -149,9 +149,9 @@ class CTCL(SharedBottom):
         shifts = level_offset
         if self.spec.task_space == "conditional":
             # Transfer nets predict over impressions.
-            start = self.conditional_base_logits.to(level_offset)
+            start = self.conditional_base_logits[: self.spec.n_events].to(level_offset)
             heads = torch.stack([start, start + level_offset])
-            composed = chain_logits(heads, self.spec.parents)
+            composed = chain_logits(heads, self.spec.event_parents)
             shifts = composed[1] - composed[0]
         return shifts[[target for _, target in self.pairs]]
 

@@ -97,7 +97,7 @@ class DCMT(_CorrectedESMM):
         self.is_mirrored = counterfactual_label == "mirrored"
         self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
         # The probabilities of a head and its twin add up to 1 at the start.
-        opposite = -self.conditional_base_logits[1:]
+        opposite = -self.conditional_base_logits[1 : spec.n_events]
         self.twins = TaskTowers(self.width, tower_units, opposite, dropout)
 
     def _corrections(self, inputs: Tensor) -> Corrections:

@@ -95,7 +95,7 @@ class DDPO(_CorrectedESMM):
             dropout=dropout,
         )
         self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
-        later = self.conditional_base_logits[1:]
+        later = self.conditional_base_logits[1 : spec.n_events]
         self.teachers = TaskTowers(self.width, tower_units, later, dropout)
 
     def _corrections(self, inputs: Tensor) -> Corrections:

@@ -103,7 +103,7 @@ class ESCM2(_CorrectedESMM):
         )
         self.imputation = None
         if variant == "dr":
-            later = self.conditional_base_logits[1:]
+            later = self.conditional_base_logits[1 : spec.n_events]
             self.imputation = TaskTowers(self.width, tower_units, later, dropout)
 
     def _corrections(self, inputs: Tensor) -> Corrections:

@@ -181,6 +181,10 @@ class NetworkSpec:
     domain_features : sequence of int or None, default=None
         Inputs that set a factor in (0, 2) of each column of the dense input: category
         columns counted first, then bags, then numeric inputs. None for no factors.
+    value_parents : sequence of int, default=()
+        For each value that is learnt beside the events, the index of the event under
+        which its amount arises; -1 for a value per impression. Their heads follow those
+        of the events.
     unseen_inputs : sequence of tuple (int, int, float), default=()
         Numeric inputs that depend on a category value: the index of the input, that of
         the category column, and what the input is for an unseen value. Category dropout
@@ -189,9 +193,13 @@ class NetworkSpec:
     Attributes
     ----------
     n_tasks : int
-        Number of tasks.
+        Number of heads: of events, and then of values.
+    n_events : int
+        Number of events.
     parents : tuple of int
-        Index of the task that each task presupposes, -1 if there is none.
+        Index of the event that each event or value presupposes, -1 if there is none.
+    event_parents : tuple of int
+        Those of the events.
     widths : list of int
         Width of the embeddings of each category column.
     dropouts : list of float
@@ -230,25 +238,30 @@ class NetworkSpec:
     n_cross_layers: int = 1
     cross_rank: int | None = None
     domain_features: Sequence[int] | None = None
+    value_parents: Sequence[int] = ()
     unseen_inputs: Sequence[tuple[int, int, float]] = ()
 
+    n_events: int = field(init=False)
+    event_parents: tuple[int, ...] = field(init=False)
     n_tasks: int = field(init=False)
     parents: tuple[int, ...] = field(init=False)
     widths: list[int] = field(init=False)
     dropouts: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
-        n_tasks = len(self.base_rates)
+        n_events = len(self.base_rates)
         n_columns = len(self.cardinalities)
         dims = self.embedding_dims
         dropouts = self.category_dropout
         if not isinstance(dropouts, list | tuple):
             dropouts = [dropouts] * (n_columns + len(self.bags))  # type: ignore[list-item]
         parents = self.task_parents
-        parents = chain_parents(n_tasks) if parents is None else tuple(parents)
+        parents = chain_parents(n_events) if parents is None else tuple(parents)
         for name, value in (
-            ("n_tasks", n_tasks),
-            ("parents", parents),
+            ("n_events", n_events),
+            ("event_parents", parents),
+            ("n_tasks", n_events + len(self.value_parents)),
+            ("parents", (*parents, *self.value_parents)),
             ("widths", [*dims] or [self.embedding_dim] * n_columns),
             ("dropouts", [*dropouts]),
         ):

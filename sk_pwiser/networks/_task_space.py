@@ -18,17 +18,20 @@ HIGHEST_CONDITIONAL_RATE = 0.99
 def initial_logits(spec: NetworkSpec, task_space: str) -> Tensor:
     """Return the log-odds of the base rates in a task space, float32 `(n_tasks,)`.
 
-    They are finite also for rates of 0 and 1.
+    They are finite also for rates of 0 and 1. Values start at their means, of score 0.
     """
     base_rates = spec.base_rates
     rates = list(base_rates)
-    for k, parent in enumerate(spec.parents if task_space == "conditional" else ()):
+    for k, parent in enumerate(
+        spec.event_parents if task_space == "conditional" else ()
+    ):
         if parent >= 0:
             # Without rows that have the parent, the conditional rate is unknown.
             rate = rates[k] / base_rates[parent] if base_rates[parent] else 0.5
             rates[k] = min(rate, HIGHEST_CONDITIONAL_RATE)
     # float64, since 1 - 1e-9 is 1 in float32.
-    return torch.logit(torch.tensor(rates, dtype=torch.float64), eps=1e-9).float()
+    logits = torch.logit(torch.tensor(rates, dtype=torch.float64), eps=1e-9).float()
+    return F.pad(logits, (0, len(spec.value_parents)))
 
 
 def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from column_kinds import MIXED, arrow
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import N, X, Y, small, warnings_in
+from small_model import N, X, Y, small, warnings_in
 
 from sk_pwiser._columns._category import MISSING, CategoryColumn
 from sk_pwiser._columns._encoder import TableEncoder

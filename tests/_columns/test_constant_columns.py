@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import N, X, Y, small, warnings_in
+from small_model import N, X, Y, small, warnings_in
 
 from sk_pwiser._columns._array import ArrayColumn
 from sk_pwiser._columns._encoder import TableEncoder, learn_constant_columns

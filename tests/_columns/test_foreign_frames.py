@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from numpy.testing import assert_array_equal
-from refusals import X as IMPRESSIONS
-from refusals import Y, small
+from small_model import X as IMPRESSIONS
+from small_model import Y, small
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.history import HistoryFeatures

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from refusals import Y as LABELS
-from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
+from small_model import Y as LABELS
+from small_model import small
 
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._misread import looks_like_codes

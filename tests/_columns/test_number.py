@@ -10,11 +10,11 @@ from column_kinds import KINDS, arrow, series
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import refuses, small
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import SplineTransformer, StandardScaler
+from small_model import refuses, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._encoder import TableEncoder

@@ -11,10 +11,10 @@ from column_kinds import KINDS
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from refusals import X as IMPRESSIONS
-from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
 from sklearn.utils import murmurhash3_32
+from small_model import X as IMPRESSIONS
+from small_model import small
 
 from sk_pwiser._columns._category import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._columns._encoder import TableEncoder, grow_encoder

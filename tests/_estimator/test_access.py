@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
 from scipy.sparse import csr_array
 from scipy.special import logit
 from sklearn.exceptions import NotFittedError
+from small_model import small
 
 from sk_pwiser.datasets import make_ctr_cvr
 

@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small, warnings_in
 from sklearn.utils.fixes import parse_version
+from small_model import Fuse, N, TrainingBegan, X, Y, refuses, small, warnings_in
 
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import LOSSES

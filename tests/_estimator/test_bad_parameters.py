@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from refusals import Fuse, N, X, Y, refuses
+from small_model import Fuse, N, X, Y, refuses
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import LOSSES

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from refusals import X, Y, small
 from sklearn import config_context
 from sklearn.base import BaseEstimator
+from small_model import X, Y, small
 
 from sk_pwiser._utils import _doc_links
 

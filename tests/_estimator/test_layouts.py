@@ -5,7 +5,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small, warnings_in
+from small_model import X, Y, small, warnings_in
 
 NAMES = list(X.columns)
 

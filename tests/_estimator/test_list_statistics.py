@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from refusals import small
 from rows_with_statistics import fit_transform
+from small_model import small
 
 from sk_pwiser._columns._category import FIRST_VALUE
 from sk_pwiser._columns._list import Elements

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import N, X, Y, small
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import make_pipeline
+from small_model import N, X, Y, small
 
 from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold

@@ -6,9 +6,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from pools import Brier
-from refusals import X, Y, refuses, small, warnings_in
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_validate
+from small_model import X, Y, refuses, small, warnings_in
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import LOSSES

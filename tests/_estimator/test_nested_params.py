@@ -2,10 +2,10 @@
 
 import pytest
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.model_selection import FunnelStratifiedKFold

@@ -4,8 +4,8 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from pools import Brier, Linear
-from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
+from small_model import X, Y, refuses, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._encoder import TableEncoder

@@ -15,11 +15,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, small
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import EpochScoring
-from suites import fast_for
+from small_model import X, Y, small
 from version_files import FOLDER, table
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -61,8 +60,19 @@ def reloaded(model, folder):
 
 
 @pytest.mark.filterwarnings("ignore:Early stopping may decide on rows that the earlier")
-@pytest.mark.parametrize("params", fast_for([MODELS[0], *MODELS[-8:]], MODELS), ids=str)
-@pytest.mark.parametrize("method", fast_for({"fit"}, ["fit", "partial_fit"]))
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param(
+            value, marks=() if value in [MODELS[0], *MODELS[-8:]] else pytest.mark.slow
+        )
+        for value in MODELS
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "method", ["fit", pytest.param("partial_fit", marks=pytest.mark.slow)]
+)
 def test_a_loaded_estimator_predicts_and_continues_to_the_bit(params, method, tmp_path):
     model = getattr(small(**params), method)(X, Y)
     again = reloaded(model, tmp_path)

@@ -8,7 +8,6 @@ import pytest
 from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
-from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.export import Scorer
@@ -114,7 +113,9 @@ def test_order_matters_only_by_ages(model):
 
 
 @pytest.mark.parametrize("columns", [list(X), ["plain", "also"]], ids=str)
-@pytest.mark.parametrize("runtime", fast_for({"torch"}, ["torch", "onnx"]))
+@pytest.mark.parametrize(
+    "runtime", ["torch", pytest.param("onnx", marks=pytest.mark.slow)]
+)
 def test_the_lists_of_a_user_are_served_beside_the_candidates(columns, runtime):
     if columns == list(X):
         model = make_model(network="stem", embedding_dim="auto")

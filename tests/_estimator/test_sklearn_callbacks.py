@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from impressions_in_files import TARGETS, write
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
+from small_model import X, Y, small
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
-from suites import fast_for
+from small_model import small
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._tasks._stratify import funnel_strata
@@ -60,7 +59,11 @@ def test_training_of_siblings_with_labels_in_different_rows_starts_at_their_rate
 
 
 @pytest.mark.parametrize(
-    "network", fast_for({"mmoe", "esmm"}, sorted(set(NETWORKS) - set(CORRECTED)))
+    "network",
+    [
+        pytest.param(value, marks=() if value in {"mmoe", "esmm"} else pytest.mark.slow)
+        for value in sorted(set(NETWORKS) - set(CORRECTED))
+    ],
 )
 @pytest.mark.parametrize("parents", [TREE, None], ids=["tree", "siblings"])
 def test_every_network_without_corrections_takes_every_structure(network, parents):

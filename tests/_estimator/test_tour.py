@@ -11,9 +11,8 @@ import polars as pl
 import pytest
 from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
 from sklearn.base import clone
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator
@@ -99,7 +98,12 @@ def tours(_estimators_on_device):
 def stations(*fast):
     """Run a station with each configuration, those in `fast` in the fast suite."""
     return pytest.mark.parametrize(
-        "tour", fast_for(fast, CONFIGURATIONS), indirect=True
+        "tour",
+        [
+            pytest.param(value, marks=() if value in fast else pytest.mark.slow)
+            for value in CONFIGURATIONS
+        ],
+        indirect=True,
     )
 
 

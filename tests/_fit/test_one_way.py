@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from refusals import small
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 
@@ -47,7 +46,13 @@ CASES = {
 FAST = {"weights per task", "groups by time", "sorted by labels", "a warm start"}
 
 
-@pytest.mark.parametrize("case", fast_for(FAST, CASES))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(value, marks=() if value in FAST else pytest.mark.slow)
+        for value in CASES
+    ],
+)
 @pytest.mark.filterwarnings("ignore:The rows are sorted", "ignore:Labels of task")
 def test_one_file_gives_the_fit_of_the_table_to_the_bit(case, tmp_path):
     options = CASES[case]

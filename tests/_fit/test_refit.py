@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from checkpointed import InterruptsAfter, history, interrupt, resume
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, refuses, small
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, EarlyStopping
-from suites import fast_for
+from small_model import X, Y, refuses, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._early_stopping import BestEpochStopping, FirstStage
@@ -62,7 +61,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", fast_for({"plain", "groups"}, CASES))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            value, marks=() if value in {"plain", "groups"} else pytest.mark.slow
+        )
+        for value in CASES
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Labels of task")
 def test_the_second_stage_is_a_fit_on_all_rows_for_as_many_epochs(case):
     params, x, y, given = CASES[case]
@@ -285,7 +292,9 @@ def seeded(kind):
     return {**RESUMED, "random_state": random_state}
 
 
-@pytest.mark.parametrize("kind", fast_for({"number"}, ["number", "instance"]))
+@pytest.mark.parametrize(
+    "kind", ["number", pytest.param("instance", marks=pytest.mark.slow)]
+)
 def test_a_fit_resumes_in_either_stage_to_the_bit(tmp_path, kind):
     unbroken = small(**seeded(kind)).fit(X, Y)
     assert second(unbroken) > 1

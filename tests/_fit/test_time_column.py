@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from impressions_in_files import in_a_file
 from numpy.testing import assert_array_equal
-from refusals import small
+from small_model import small
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses

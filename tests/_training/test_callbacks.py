@@ -9,7 +9,6 @@ import pytest
 import torch
 from checkpointed import InterruptsAfter
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from skorch.callbacks import (
     BatchScoring,
     Callback,
@@ -23,7 +22,7 @@ from skorch.callbacks import (
     ProgressBar,
     TrainEndCheckpoint,
 )
-from suites import fast_for
+from small_model import X, Y, small
 
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.metrics import ctr_auc_scorer
@@ -86,7 +85,9 @@ def test_early_stopping_of_skorch_stops_after_the_epoch():
     assert len(model.history_[:, "train_loss"]) == model.n_iter_
 
 
-@pytest.mark.parametrize("warm_start", fast_for({True}, [False, True]))
+@pytest.mark.parametrize(
+    "warm_start", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 @pytest.mark.parametrize(
     ("epoch", "event"),
     [

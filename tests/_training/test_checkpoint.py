@@ -21,9 +21,8 @@ from checkpointed import (
     weights,
 )
 from numpy.testing import assert_array_equal
-from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback, EpochScoring, LRScheduler
-from suites import fast_for
+from small_model import X, Y, refuses, small
 from torch.optim.lr_scheduler import OneCycleLR
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, _model_files
@@ -73,7 +72,14 @@ FITS = [
 ]
 
 
-@pytest.mark.parametrize("params", fast_for(FITS[:5], FITS), ids=str)
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param(value, marks=() if value in FITS[:5] else pytest.mark.slow)
+        for value in FITS
+    ],
+    ids=str,
+)
 def test_a_resumed_fit_equals_an_unbroken_one(params, tmp_path):
     params = {"max_epochs": 4, **params}
     interrupt(tmp_path, 2, **params)

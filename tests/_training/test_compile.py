@@ -5,8 +5,8 @@ import pickle
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
+from small_model import X, Y, refuses, small
 
 from sk_pwiser._training._checked_components import check_compiler
 

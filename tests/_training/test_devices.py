@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from refusals import X, Y, small
+from small_model import X, Y, small
 
 from sk_pwiser._rows import _batches
 from sk_pwiser._rows._batches import BatchIterator, Impressions, copied_ahead

@@ -9,8 +9,8 @@ import pytest
 import torch
 from impressions_in_files import in_a_file
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import refuses, small
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from small_model import refuses, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import _validation_figures

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from refusals import X, Y, refuses, small
+from small_model import X, Y, refuses, small
 
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.networks._numeric_inputs import NumericInputs

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from refusals import X, Y, small
 from scipy.special import expit, xlogy
+from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._rows._batches import Impressions

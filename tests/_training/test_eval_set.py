@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import refuses, small
 from sklearn import config_context
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from small_model import refuses, small
 
 from sk_pwiser.datasets import make_ctr_cvr
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from skorch.callbacks import Callback
+from small_model import X, Y, small
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from impressions_in_files import in_a_file
 from numpy.testing import assert_array_equal
-from refusals import small
 from sklearn.pipeline import make_pipeline
+from small_model import small
 
 from sk_pwiser._fit import _encode
 from sk_pwiser._fit._hold_out import held_by_time, hold_out

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from checkpointed import Interrupted, InterruptsAfter, history, interrupt, resume
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import N, X, Y, small
 from scipy.special import expit
 from skorch.callbacks import Callback, LRScheduler
+from small_model import N, X, Y, small
 from torch.optim.lr_scheduler import StepLR
 
 from sk_pwiser import MultiTaskCTRCVRClassifier

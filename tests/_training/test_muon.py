@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from refusals import X, Y, small
+from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._lazy_tables import LazyAdam, LazyMuon

@@ -6,7 +6,7 @@ import pytest
 import torch
 from impressions_in_files import in_a_file
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
+from small_model import small
 
 from sk_pwiser._columns._category import UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder

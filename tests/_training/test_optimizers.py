@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from refusals import N, X, Y, small
 from skorch.callbacks import Callback
+from small_model import N, X, Y, small
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from refusals import N, X, Y, small
 from skorch.callbacks import EarlyStopping
+from small_model import N, X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 

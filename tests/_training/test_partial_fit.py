@@ -10,9 +10,8 @@ import pytest
 import torch
 from checkpointed import Orders
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from skorch.callbacks import Callback
-from suites import fast_for
+from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
@@ -205,7 +204,14 @@ FAST_FAILURES = [
 ]
 
 
-@pytest.mark.parametrize("failure", fast_for(FAST_FAILURES, FAILURES), ids=str)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(value, marks=() if value in FAST_FAILURES else pytest.mark.slow)
+        for value in FAILURES
+    ],
+    ids=str,
+)
 def test_a_failing_update_changes_nothing(failure):
     weighting, event, error = failure
     if weighting == "torchjd":
@@ -375,7 +381,14 @@ def test_columns_that_few_values_determine_are_named(encoding):
     small(numeric_encoding=encoding).fit(table[:20].drop(columns="constant"), Y[:20])
 
 
-@pytest.mark.parametrize("first", fast_for([100.0], [None, 1.0, 100.0]))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(None, marks=pytest.mark.slow),
+        pytest.param(1.0, marks=pytest.mark.slow),
+        100.0,
+    ],
+)
 def test_weights_of_another_size_than_those_of_the_first_call_are_named(first):
     def weights(mean):
         return None if mean is None else np.linspace(0.5, 1.5, len(Y)) * mean
@@ -428,7 +441,12 @@ def test_updates_count_the_events_of_all_calls_before_them():
 
 
 @pytest.mark.parametrize(
-    "form", fast_for(["weights"], ["weights", "stratified", "missing"])
+    "form",
+    [
+        "weights",
+        pytest.param("stratified", marks=pytest.mark.slow),
+        pytest.param("missing", marks=pytest.mark.slow),
+    ],
 )
 def test_updates_with_few_conversions_keep_their_rate(form):
     rng = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from checkpointed import NoisySGD, Orders, WithDropout
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
 from skorch.callbacks import Callback
+from small_model import X, Y, small
 
 from sk_pwiser._training._lazy_tables import has_sparse_gradients
 from sk_pwiser.weighting import WEIGHTINGS

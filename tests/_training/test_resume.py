@@ -8,9 +8,8 @@ import pytest
 import torch
 from checkpointed import history
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
-from suites import fast_for
+from small_model import X, Y, refuses, small
 
 from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._training._encoded_data import EncodedData
@@ -261,20 +260,22 @@ RESUMED = [
 ]
 
 
+WEIGHTING_PARAMS = {"fixed": {"weights": [1, 2]}}
+
+
 @pytest.mark.parametrize(
     "params",
-    fast_for(
-        RESUMED,
-        RESUMED
-        + [
-            {
-                "weighting": name,
-                "weighting_params": {"weights": [1, 2]} if name == "fixed" else None,
-            }
+    [
+        *RESUMED,
+        *(
+            pytest.param(
+                {"weighting": name, "weighting_params": WEIGHTING_PARAMS.get(name)},
+                marks=pytest.mark.slow,
+            )
             for name in WEIGHTINGS
             if name != "torchjd"
-        ],
-    ),
+        ),
+    ],
     ids=str,
 )
 def test_two_fits_equal_one_longer_fit(params):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from refusals import X, Y, refuses, small
+from small_model import X, Y, refuses, small
 
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser.calibration import FunnelCalibrator

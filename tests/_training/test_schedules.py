@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import N, X, Y, small
 from skorch.callbacks import LRScheduler
+from small_model import N, X, Y, small
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LambdaLR,

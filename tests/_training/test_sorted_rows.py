@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-import refusals
+import small_model
 from checkpointed import interrupt, resume
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -57,7 +57,7 @@ LOG = make_sorted_log(8_000, seed=0)
 
 
 PARAMS = {"loss": "bce", "embedding_dim": 2, "batch_size": 1_000, "max_epochs": 1}
-small = partial(refusals.small, **PARAMS)
+small = partial(small_model.small, **PARAMS)
 
 
 def write(X, Y, folder):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from pools import Brier
-from refusals import X, Y, small
 from scipy.special import expit
+from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._criterion import MultiTaskCriterion

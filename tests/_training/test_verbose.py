@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 from checkpointed import Interrupted, InterruptsAfter
-from refusals import X, Y, small
 from skorch.callbacks import EpochScoring
+from small_model import X, Y, small
 
 from sk_pwiser.metrics import mean_auc_scorer
 

@@ -5,6 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import log_loss, roc_auc_score
 
+pytestmark = pytest.mark.slow
+
 pd = pytest.importorskip("pandas")
 
 

@@ -7,6 +7,8 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def make_report(module, monkeypatch, tmp_path):

@@ -6,6 +6,8 @@ import io
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pd = pytest.importorskip("pandas")
 
 

@@ -5,11 +5,11 @@ import pytest
 import sklearn
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_array_equal
-from refusals import N, small
-from refusals import X as IMPRESSIONS
-from refusals import Y as LABELS
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.model_selection import GroupKFold, cross_validate
+from small_model import N, small
+from small_model import X as IMPRESSIONS
+from small_model import Y as LABELS
 
 from sk_pwiser import TaskView
 from sk_pwiser.calibration import FunnelCalibrator

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
-from refusals import small
 from scipy.special import expit, logit
 from sklearn import config_context
 from sklearn.base import clone
@@ -21,7 +20,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser import TaskView
 from sk_pwiser.calibration import FunnelCalibrator
@@ -94,6 +93,27 @@ def test_a_prefit_estimator_is_used_and_not_changed(reader, rows):
         FunnelCalibrator(small()).fit(*rows)
 
 
+def test_a_fit_sets_all_attributes_at_once(reader, rows):
+    """An interrupt between two assignments would leave attributes of two fits."""
+
+    class Logs(FunnelCalibrator):
+        def __setattr__(self, name, value):
+            names.append(name)
+            super().__setattr__(name, value)
+
+    names = []
+    calibrated = Logs(reader, method="sigmoid", by="market")
+    X = pd.DataFrame(rows[0], columns=["click", "conversion", "other"])
+    X["market"] = np.tile(["nl", "de"], len(X) // 2)
+    calibrated.set_params(by=None).fit(rows[0], rows[1])
+    names.clear()
+    calibrated.set_params(by="market")
+    calibrated.fit(X, rows[1])
+    assert names == ["by", "__dict__"]
+    assert {*calibrated.shifts_} == {"nl", "de"}
+    assert calibrated.by_ == "market"
+
+
 DATA = make_ctr_cvr(900, ctr=0.5, cvr=0.5, random_state=0)
 
 
@@ -112,7 +132,14 @@ def test_splitters_with_tasks_receive_the_labels_with_names(rows, parents):
         assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
-@pytest.mark.parametrize("cv", fast_for(["groups"], [3, "splits", "groups"]))
+@pytest.mark.parametrize(
+    "cv",
+    [
+        pytest.param(3, marks=pytest.mark.slow),
+        pytest.param("splits", marks=pytest.mark.slow),
+        "groups",
+    ],
+)
 @pytest.mark.filterwarnings("ignore:In the calibration rows, higher probabilities")
 def test_cross_fitting_by_hand(cv):
     X, Y = DATA.data, DATA.target

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
@@ -52,9 +51,15 @@ def model(rows):
 
 @pytest.fixture(
     scope="module",
-    params=fast_for(
-        {("isotonic", None), ("sigmoid", "market")}, product(METHODS, (None, "market"))
-    ),
+    params=[
+        pytest.param(
+            value,
+            marks=()
+            if value in {("isotonic", None), ("sigmoid", "market")}
+            else pytest.mark.slow,
+        )
+        for value in product(METHODS, (None, "market"))
+    ],
 )
 def calibrated(request, rows):
     X, Y = rows

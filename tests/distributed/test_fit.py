@@ -13,6 +13,7 @@ from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 # Ray leaves sockets and processes to the end.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

@@ -14,9 +14,12 @@ from sk_pwiser.distributed._ray_fit import prepare_job
 
 SMALL = {"bottom_units": (16,), "tower_units": ()}
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
+    ),
+]
 
 
 def job_of(dataset, folder, eval_set=None, n_processes=2, **params):

@@ -9,6 +9,8 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.distributed import _ray_fit, fit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def call(cluster, log, tmp_path):

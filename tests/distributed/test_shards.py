@@ -11,6 +11,8 @@ from sk_pwiser._rows._batches import BatchIterator, Impressions
 from sk_pwiser._utils._random import Generators
 from sk_pwiser.distributed._workers import Clock, JointIterator, Shard
 
+pytestmark = pytest.mark.slow
+
 
 class Store(NamedTuple):
     """A store that has sizes of files, and no rows."""

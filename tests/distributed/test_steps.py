@@ -4,6 +4,8 @@ import pytest
 import torch.distributed
 from two_processes import run_jointly
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):

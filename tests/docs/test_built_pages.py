@@ -8,6 +8,8 @@ import check_links
 import check_site
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NAVIGATION = '<nav><a href="index.html">a</a><a href="page.html">b</a></nav>'
 SOUND = {
     "index.html": f'{NAVIGATION}<p id="place">x</p><a href="page.html#end">c</a>',

@@ -21,6 +21,8 @@ import sk_pwiser
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(sk_pwiser.__file__).parent
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -4,6 +4,9 @@ import re
 
 import architecture
 import pictures
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def labels_of(path):

@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, metrics
 
+pytestmark = pytest.mark.slow
+
 TEMPLATES = Path(__file__).parents[2] / "docs/_templates/autosummary"
 MEMBERS = api_reference.members_by_class()
 NAMES = list(inspect.signature(MultiTaskCTRCVRClassifier).parameters)

@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 import check_site
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("matplotlib")
 results = pytest.importorskip("results_directives")
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,10 +8,9 @@ import pytest
 import torch
 from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
 from scipy.special import expit
 from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each, raw_inputs
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
@@ -22,14 +21,14 @@ from sk_pwiser.networks import NETWORKS
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-pytestmark = HAS_CONSTANT
+pytestmark = [pytest.mark.slow, HAS_CONSTANT]
 TABLES = (X, OTHER, OTHER[:1])
-ALL = fast_for({"shared_bottom", "esmm"}, NETWORKS)
+
 # Numbers are encoded before all networks in the same way: one has every encoding.
 ENCODINGS = {"shared_bottom": NUMERIC_ENCODINGS}
 
 
-@pytest.fixture(scope="module", params=ALL)
+@pytest.fixture(scope="module", params=NETWORKS)
 def models(request):
     params = {"network": request.param, "network_params": None, "max_epochs": 1}
     encodings = ENCODINGS.get(request.param, ["bins_and_scores"])
@@ -78,11 +77,8 @@ def starting_at(logits, name="shared_bottom"):
 
 # Curves read logits, whatever the network. An export takes a second or two.
 RARE = [
-    *(pytest.param(*each.values, None, marks=each.marks) for each in ALL),
-    *(
-        pytest.param(*each, marks=pytest.mark.slow)
-        for each in product(["shared_bottom", "esmm"], METHODS)
-    ),
+    *((network, None) for network in NETWORKS),
+    *product(["shared_bottom", "esmm"], METHODS),
 ]
 
 
@@ -124,7 +120,7 @@ def test_a_single_task_that_almost_always_happens():
         assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("encoding", fast_for({"standard"}, NUMERIC_ENCODINGS))
+@pytest.mark.parametrize("encoding", NUMERIC_ENCODINGS)
 def test_numbers_out_of_range(encoding, tmp_path):
     data = make_ctr_cvr(600, ctr=0.4, n_numeric=2, n_categorical=1, random_state=0)
     X, Y = data.data, data.target

@@ -9,9 +9,11 @@ from itertools import count
 
 import numpy as np
 import pytest
-from refusals import X, Y, small
+from small_model import X, Y, small
 
 from sk_pwiser.export import TRUSTED_TYPES
+
+pytestmark = pytest.mark.slow
 
 skops = pytest.importorskip("skops.io")
 

@@ -2,15 +2,18 @@
 
 import pytest
 from numpy.testing import assert_array_equal
-from refusals import small
 from serving_rows import OTHER, X, Y
 from sklearn.pipeline import make_pipeline
+from small_model import small
 
 from sk_pwiser.export import TRUSTED_TYPES
 
 mlflow = pytest.importorskip("mlflow")
 pytest.importorskip("skops")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow and what it imports
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of MLflow and what it imports
+]
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y, raw_inputs
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import to_onnx
 
-pytestmark = HAS_CONSTANT
+pytestmark = [pytest.mark.slow, HAS_CONSTANT]
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -51,7 +50,7 @@ PARAMS = {
 }
 
 
-@pytest.mark.parametrize("name", fast_for({"statistics", "limited"}, PARAMS))
+@pytest.mark.parametrize("name", PARAMS)
 def test_of_further_parameters(name, tmp_path):
     model = small(**PARAMS[name]).fit(X, Y[:, 0] if name == "one task" else Y)
     path = tmp_path / "model.onnx"
@@ -74,7 +73,6 @@ def test_a_steep_calibration_curve(tmp_path):
     assert_allclose(found, calibrator.predict_proba(X), atol=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("columns", [["price", "same", "time"], ["shop", "area"]])
 def test_of_columns_of_one_kind(columns, tmp_path):
     model = small().fit(X[columns], Y)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each
-from suites import fast_for
+from small_model import small
 from torch import nn
 
 from sk_pwiser.export import Scorer, to_onnx
@@ -15,6 +14,7 @@ from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = [
+    pytest.mark.slow,
     HAS_CONSTANT,
     # The logits of some of them grow with the number of rows.
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -81,9 +81,7 @@ def test_lists_are_exported_without_messages(caplog):
     assert not caplog.messages
 
 
-@pytest.mark.parametrize(
-    "network", fast_for([Iterates], [Iterates, ReadsWidth, Attention, Normalised])
-)
+@pytest.mark.parametrize("network", [Iterates, ReadsWidth, Attention, Normalised])
 def test_graphs_that_are_right(network, tmp_path, capfd):
     model = fitted(network)
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -144,7 +142,7 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("network", fast_for([CountsRows, Fails], REASONS))
+@pytest.mark.parametrize("network", REASONS)
 def test_graphs_that_are_wrong(network, tmp_path, capfd):
     model, reason = fitted(network), REASONS[network]
     message = f"^The network {network.__name__} cannot be exported: .*{reason}"

@@ -14,18 +14,17 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
 from scipy.sparse import csr_array
 from serving_rows import HAS_CONSTANT, OTHER, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer, to_onnx
 
-pytestmark = HAS_CONSTANT
+pytestmark = [pytest.mark.slow, HAS_CONSTANT]
 PARAMS = {
     "without statistics": {"target_encoding": False},
     "statistics": {
@@ -55,7 +54,7 @@ def scorer(model):
 
 @pytest.mark.parametrize(
     "params",
-    fast_for([PARAMS["statistics"], PARAMS["hashed"]], PARAMS.values()),
+    PARAMS.values(),
     ids=PARAMS.keys(),
 )
 def test_all_forms_of_rows_give_the_probabilities_of_the_table(params):
@@ -201,7 +200,6 @@ def test_does_not_change_with_the_estimator(model):
     assert not np.array_equal(model.predict_proba(X), before)
 
 
-@pytest.mark.slow
 def test_pickle_predicts_the_same_without_pandas(model, tmp_path):
     scorer, rows = Scorer(model), records(X[:3])
     path = tmp_path / "scorer.pickle"

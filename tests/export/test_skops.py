@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 import sklearn
 from numpy.testing import assert_array_equal
-from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, X, Y
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.fixes import parse_version
+from small_model import small
 from torch.optim import Adam
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -40,6 +40,7 @@ from sk_pwiser.model_selection import (
 )
 
 pytestmark = [
+    pytest.mark.slow,
     HAS_CONSTANT,
     # Networks that have learnt nothing.
     pytest.mark.filterwarnings("ignore:In the calibration rows"),

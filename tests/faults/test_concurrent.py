@@ -4,7 +4,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from refusals import X, Y, small
+import pytest
+from small_model import X, Y, small
+
+pytestmark = pytest.mark.slow
 
 N_READERS, N_FITS = 16, 3
 

@@ -10,7 +10,9 @@ import pytest
 from checkpointed import names, resume
 from killed import fit, log_of
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
+from small_model import X, Y, small
+
+pytestmark = pytest.mark.slow
 
 PARAMS = {"max_epochs": 12, "early_stopping": True, "n_iter_no_change": 12}
 N_KILLS = 50 if os.environ.get("SK_PWISER_STRESS") else 5

@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory
 
+pytestmark = pytest.mark.slow
+
 N_BATCHES, PERIOD = 4, 10
 
 

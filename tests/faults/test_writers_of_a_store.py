@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from suites import fast_for
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory
+
+pytestmark = pytest.mark.slow
 
 TASKS = ["click", "conversion"]
 LABEL_DELAY = 3
@@ -113,7 +114,7 @@ class Services:
     [(False, False, True), (True, False, False), (True, True, True)],
     ids=["repeated by the object", "numbers of impressions", "change_id"],
 )
-@pytest.mark.parametrize("n_days", fast_for({7}, [7, 30, 31]))
+@pytest.mark.parametrize("n_days", [7, 30, 31])
 def test_a_month_of_two_services(restarts, has_ids, rows_are_equal, n_days):
     rng = np.random.default_rng(n_days)
     X, Y = make_log(rng, n_days)

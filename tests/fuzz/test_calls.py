@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from fuzz.arguments import (
     valid_groups,
     valid_labels,
@@ -17,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+
+pytestmark = pytest.mark.slow
 
 N = 8
 X = pd.DataFrame(

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import pytest
 from fuzz.arguments import wrong_labels, wrong_weights
 from fuzz.oracle import Session, examples
 from fuzz.parameters import SMALL, wrong_parameters
@@ -14,6 +15,8 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+
+pytestmark = pytest.mark.slow
 
 N = 8
 Y = np.array([[0, 0], [1, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 0], [0, 0]])

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from history_logs import assert_equal
 from numpy.testing import assert_allclose
-from suites import fast_for
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
 from sk_pwiser.history._store_blocks import EMPTY, EMPTY_LIST, Tree, newest, seen
@@ -33,7 +32,13 @@ def small_blocks(request, monkeypatch):
 
 
 @pytest.mark.parametrize("half_lives", [[], HALF_LIVES])
-@pytest.mark.parametrize("seed", fast_for({0, 1}, range(4)))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(value, marks=() if value in {0, 1} else pytest.mark.slow)
+        for value in range(4)
+    ],
+)
 def test_random_changes_of_times(half_lives, seed, small_blocks):
     """Events are added late, removed and dropped, at times of which many are equal."""
     rng = np.random.default_rng(seed)

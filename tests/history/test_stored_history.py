@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from impressions_over_time import make_history, make_log
 from numpy.testing import assert_allclose
-from suites import fast_for
 
 from sk_pwiser._model_files import read_file, write_file
 from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
@@ -67,7 +66,7 @@ def test_rows_and_updates_are_those_of_the_history(blocks, log, cut, params):
     assert stored.end_ == history.end_
 
 
-@pytest.mark.parametrize("ctr", fast_for({0.02}, [0.3, 0.02]))
+@pytest.mark.parametrize("ctr", [pytest.param(0.3, marks=pytest.mark.slow), 0.02])
 def test_periods_of_dates(blocks, ctr):
     X, Y = make_log(1_200, ctr=ctr, cvr=0.3)
     history = make_history().fit(X[:600], Y[:600])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from refusals import X, Y, small
 from scipy.integrate import trapezoid
 from scipy.special import expit, logit
 from scipy.stats import gaussian_kde
 from sklearn.exceptions import NotFittedError
+from small_model import X, Y, small
 
 from sk_pwiser.inspection import FunnelScoreDisplay
 

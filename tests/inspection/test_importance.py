@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, X, Y
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
@@ -98,7 +97,7 @@ def test_weights_and_missing_labels(weights):
 
 @pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
-@pytest.mark.parametrize("by", fast_for({"shop"}, [None, "shop"]))
+@pytest.mark.parametrize("by", [pytest.param(None, marks=pytest.mark.slow), "shop"])
 def test_of_a_calibrated_estimator(method, by):
     model = small().fit(X, Y)
     calibrated = FunnelCalibrator(model, method=method, by=by).fit(OTHER, Y)

@@ -8,8 +8,6 @@ import polars as pl
 import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X as REAL_X
-from refusals import small
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.ensemble import RandomForestClassifier
@@ -23,6 +21,8 @@ from sklearn.metrics import (
 from sklearn.model_selection import KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from small_model import X as REAL_X
+from small_model import small
 
 from sk_pwiser.inspection import (
     TaskCalibrationDisplay,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, small
 from sklearn.exceptions import NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from small_model import X, Y, small
 
 from sk_pwiser.inspection import TrainingHistoryDisplay, WeightSearchDisplay
 from sk_pwiser.metrics import mean_auc_scorer, mean_log_loss_scorer

@@ -10,9 +10,6 @@ import pytest
 from fake_estimators import Fixed
 from fake_losses import ByLoss, OwnLoss, assumed_finite, rate, rows
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X as IMPRESSIONS
-from refusals import Y as LABELS
-from refusals import small
 from sklearn import config_context
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.model_selection import (
@@ -23,7 +20,9 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from suites import fast_for
+from small_model import X as IMPRESSIONS
+from small_model import Y as LABELS
+from small_model import small
 
 from sk_pwiser._columns._frames import column_of
 from sk_pwiser._responses import rows_of_values
@@ -257,7 +256,9 @@ def test_random_state():
             assert_array_equal(bce, pwiser)
 
 
-@pytest.mark.parametrize("backend", fast_for(["threading"], ["loky", "threading"]))
+@pytest.mark.parametrize(
+    "backend", [pytest.param("loky", marks=pytest.mark.slow), "threading"]
+)
 def test_parallel_fits_give_the_same_scores(backend):
     serial = compare_losses(ByLoss(), X, Y, cv=2)
     with joblib.parallel_config(backend, n_jobs=2):

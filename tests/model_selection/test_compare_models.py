@@ -6,7 +6,6 @@ import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
-from refusals import small
 from scipy.sparse import csr_array
 from sklearn import config_context
 from sklearn.dummy import DummyClassifier
@@ -14,7 +13,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser import TaskView
 from sk_pwiser.datasets import make_ctr_cvr
@@ -127,7 +126,14 @@ def test_a_task_that_never_happens_in_a_training_part(rows):
 
 
 @pytest.mark.parametrize(
-    "form", fast_for({"words"}, ["category", "object", "words", "polars", "arrow"])
+    "form",
+    [
+        pytest.param("category", marks=pytest.mark.slow),
+        pytest.param("object", marks=pytest.mark.slow),
+        "words",
+        pytest.param("polars", marks=pytest.mark.slow),
+        pytest.param("arrow", marks=pytest.mark.slow),
+    ],
 )
 def test_labels_of_every_form_give_the_same(rows, form):
     X, Y = rows

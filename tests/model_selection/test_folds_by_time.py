@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from refusals import small
 from sklearn.model_selection import KFold, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
+from small_model import small
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.history import HistoryFeatures

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from refusals import X, Y, small
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
+from small_model import X, Y, small
 
 from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold

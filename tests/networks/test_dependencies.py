@@ -10,7 +10,6 @@ from fnmatch import fnmatch
 import pytest
 import torch
 from rewrites import batch, dependencies, make
-from suites import fast_for
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.networks._layers import StackedMLP
@@ -80,7 +79,14 @@ def name(request):
 
 
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
-@pytest.mark.parametrize("interaction", fast_for({None}, [None, "cross", "fm"]))
+@pytest.mark.parametrize(
+    "interaction",
+    [
+        None,
+        pytest.param("cross", marks=pytest.mark.slow),
+        pytest.param("fm", marks=pytest.mark.slow),
+    ],
+)
 def test_tasks_that_share_a_tensor_share_all_of_its_entries(
     name, interaction, task_space
 ):

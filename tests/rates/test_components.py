@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator
@@ -164,13 +163,25 @@ def outputs(model, X):
     return found
 
 
-@pytest.mark.parametrize("form", fast_for(FAST, sorted(FORMS.keys() - NOT_CALIBRATED)))
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(value, marks=() if value in FAST else pytest.mark.slow)
+        for value in sorted(FORMS.keys() - NOT_CALIBRATED)
+    ],
+)
 def test_predicts_as_many_events_as_there_are(fits, form):
     p = fits.model(**FORMS[form]).predict_proba(fits.log.X)
     assert_counts(p.sum(axis=0), fits.log.Y.sum())
 
 
-@pytest.mark.parametrize("form", fast_for(FAST, sorted(FORMS)))
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(value, marks=() if value in FAST else pytest.mark.slow)
+        for value in sorted(FORMS)
+    ],
+)
 def test_auc_is_no_worse_than_that_of_the_plain_form(fits, form):
     found = fits.aucs(fits.model(**FORMS[form]))
     plain = fits.aucs(fits.model())
@@ -199,7 +210,13 @@ def test_transferred_models_predict_as_many_events_as_there_are(fits):
 GATED = ["mmoe", "omoe", "ple", "stem", "metaheac"]
 
 
-@pytest.mark.parametrize("name", fast_for(["ple"], GATED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(value, marks=() if value in ["ple"] else pytest.mark.slow)
+        for value in GATED
+    ],
+)
 def test_gates_use_all_experts(fits, name, monkeypatch):
     found, compute = [], Gates.logits
 

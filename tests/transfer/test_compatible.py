@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from refusals import X, Y, small
 from sklearn.exceptions import NotFittedError
+from small_model import X, Y, small
 
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput, random_inputs
 from sk_pwiser.transfer import check_compatible, named_parts

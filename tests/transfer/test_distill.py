@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from pools import assert_same_weights, with_noise
-from refusals import X, Y, small
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
-from suites import fast_for
+from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -53,7 +52,13 @@ def test_a_student_of_one_teacher_learns_its_predictions(teacher, params):
     assert not hasattr(student, "net_")
 
 
-@pytest.mark.parametrize("network", fast_for({"escm2"}, NETWORKS))
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(value, marks=() if value in {"escm2"} else pytest.mark.slow)
+        for value in NETWORKS
+    ],
+)
 def test_a_student_of_any_network_has_the_rates_of_its_teacher(network):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(600, 1))

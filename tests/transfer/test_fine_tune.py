@@ -9,13 +9,12 @@ import torch
 from markets import SECOND, fit_source, rows
 from numpy.testing import assert_allclose, assert_array_equal
 from pools import Linear, assert_same_weights, weights_of
-from refusals import X as OTHER
-from refusals import Y as OTHER_Y
-from refusals import small
 from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import roc_auc_score
-from suites import fast_for
+from small_model import X as OTHER
+from small_model import Y as OTHER_Y
+from small_model import small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.networks import NETWORKS
@@ -146,7 +145,12 @@ def test_a_few_epochs_on_a_market_without_events(max_epochs):
 
 
 @pytest.mark.parametrize(
-    "kind", fast_for(["numbers"], ["numbers", "array column", "sparse"])
+    "kind",
+    [
+        "numbers",
+        pytest.param("array column", marks=pytest.mark.slow),
+        pytest.param("sparse", marks=pytest.mark.slow),
+    ],
 )
 def test_numbers_that_were_constant_in_the_source_are_learnt(kind):
     rng = np.random.default_rng(0)
@@ -184,7 +188,13 @@ def test_statistics_include_new_rows_and_leave_out_seen_ones(source):
         check_compatible([source, new])
 
 
-@pytest.mark.parametrize("network", fast_for({"esmm"}, NETWORKS))
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(value, marks=() if value in {"esmm"} else pytest.mark.slow)
+        for value in NETWORKS
+    ],
+)
 def test_every_network_has_features(network):
     source = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
     model = fine_tune(source, X[:150], Y[:150], regularizer="tred", extend=False)

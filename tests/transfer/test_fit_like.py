@@ -5,8 +5,8 @@ import pytest
 from markets import DATA, PARAMS, SECOND, rows
 from numpy.testing import assert_array_equal
 from pools import assert_same_weights, weights_of
-from refusals import small
 from sklearn.exceptions import NotFittedError
+from small_model import small
 
 from sk_pwiser.networks import ESMM
 from sk_pwiser.transfer import (

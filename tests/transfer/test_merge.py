@@ -13,11 +13,10 @@ from pools import (
     with_noise,
     with_weights,
 )
-from refusals import X, Y, small
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import log_loss
-from suites import fast_for
+from small_model import X, Y, small
 from torch import nn
 
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
@@ -338,7 +337,12 @@ def make_objective(objective, base=None, scale=0.1):
 
 @pytest.mark.parametrize("name", ["log_loss", "entropy"])
 @pytest.mark.parametrize(
-    "network", fast_for({"stem"}, ["shared_bottom", "esmm", "stem"])
+    "network",
+    [
+        pytest.param("shared_bottom", marks=pytest.mark.slow),
+        pytest.param("esmm", marks=pytest.mark.slow),
+        "stem",
+    ],
 )
 def test_the_gradient_is_that_of_autograd_through_the_merge(name, network):
     params = {} if network == "shared_bottom" else {"network_params": {}}

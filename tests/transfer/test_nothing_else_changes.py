@@ -5,8 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from pools import assert_same_weights, frozen_bytes, with_noise
-from refusals import X, Y, small
-from suites import fast_for
+from small_model import X, Y, small
 
 from sk_pwiser.transfer import (
     distill,
@@ -41,7 +40,13 @@ CALLS = {
 FAST = {"distill", "fine_tune None", "fit_like", "merge_estimators"}
 
 
-@pytest.mark.parametrize("name", fast_for(FAST, CALLS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(value, marks=() if value in FAST else pytest.mark.slow)
+        for value in CALLS
+    ],
+)
 def test_estimators_and_generators_stay_as_they_were(name):
     base = small(max_epochs=2).fit(X, Y)
     members = [with_noise(base, 0.05, seed) for seed in range(2)]

@@ -8,7 +8,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pools import assert_same_weights, frozen_bytes, weights_of
 from sklearn.base import clone
-from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -121,7 +120,13 @@ def test_a_market_of_one_task_without_events():
     assert tuned.predict_proba(X)[:, 1].mean() < model.predict_proba(X)[:, 1].mean()
 
 
-@pytest.mark.parametrize("regularizer", fast_for(["tred"], [None, *REGULARIZERS]))
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        pytest.param(value, marks=() if value in ["tred"] else pytest.mark.slow)
+        for value in [None, *REGULARIZERS]
+    ],
+)
 def test_a_market_without_conversions(source, regularizer):
     X, Y = DATA[1]
     kept = (Y["conversion"] == 0).to_numpy()

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pools import with_noise
-from refusals import small
 from scipy.special import softmax
 from sklearn.metrics import get_scorer, log_loss
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import ctr_auc_scorer, cvr_auc_scorer, mean_auc_scorer
@@ -34,7 +33,13 @@ def pool():
 
 
 @pytest.mark.parametrize("n_select", [1, 2])
-@pytest.mark.parametrize("seed", fast_for({0}, range(3)))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(value, marks=() if value in {0} else pytest.mark.slow)
+        for value in range(3)
+    ],
+)
 def test_a_corrupted_estimator_ends_with_a_weight_below_5_percent(pool, n_select, seed):
     found = select_estimators(pool, X, Y, n_select=n_select, random_state=seed)
     expected = select_estimators(pool, X, Y, n_select=n_select, method="exhaustive")

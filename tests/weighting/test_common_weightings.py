@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, small
+from small_model import X, Y, small
 from torch import nn
 
 from sk_pwiser._training._criterion import MultiTaskCriterion

@@ -1,7 +1,7 @@
 """Weightings that earlier versions had: names and files are refused in one line."""
 
 import pytest
-from refusals import X, Y, refuses, small
+from small_model import X, Y, refuses, small
 
 from sk_pwiser._model_files import read_file, write_file
 from sk_pwiser.weighting import REMOVED, WEIGHTINGS

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from refusals import X, Y, refuses, small
 from sklearn.base import clone
+from small_model import X, Y, refuses, small
 from torch import nn
 
 from sk_pwiser._model_files import PlainForm, read_file, write_file

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from refusals import X, Y, small
+from small_model import X, Y, small
 
 from sk_pwiser.losses import BCE
 from sk_pwiser.weighting import Uncertainty

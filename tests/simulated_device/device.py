@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from recorded_graph import RecordedGraph, recording
+
+from simulated_device.recorded_graph import RecordedGraph, recording
 
 NAME = "sim"
 # Bytes that the device reports as free.
 FREE_MEMORY = 2**40
-SOURCE = Path(__file__).with_suffix(".cpp")
+SOURCE = Path(__file__).with_name("device.cpp")
 
 
 class CannotBuild(RuntimeError):

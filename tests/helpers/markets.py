@@ -1,6 +1,6 @@
 """Two small markets and a source that was fitted on the first, shared by the tests."""
 
-from refusals import small
+from small_model import small
 
 from sk_pwiser.datasets import make_ctr_cvr
 

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 import torch
-from refusals import X, Y, small
 from skorch.callbacks import Callback
+from small_model import X, Y, small
 
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 

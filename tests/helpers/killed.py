@@ -1,8 +1,8 @@
 """Training in a process that a test kills, or limits."""
 
 import torch
-from refusals import X, Y, small
 from skorch.callbacks import Callback
+from small_model import X, Y, small
 
 # As in the process of the tests: sums over several threads differ in their last bits.
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from refusals import small
+from small_model import small
 
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 

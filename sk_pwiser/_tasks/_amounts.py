@@ -1,0 +1,269 @@
+"""Amounts of money or time beside events: which columns they are, and their values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from sk_pwiser._columns import _frames
+from sk_pwiser._utils._checks import did_you_mean
+from sk_pwiser._utils._warnings import warn_user
+
+# An amount that is so many times the median is probably a fault of the log.
+LARGEST_MULTIPLE = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """The values that are learnt beside the events.
+
+    A value has an amount per row. With a parent, it arises only if the event of that
+    task happens.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]  # index of the task, -1 for a value per impression
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+NO_VALUES = Values(names=(), parents=())
+
+
+def check_value_tasks(value_tasks: Any) -> None:
+    """Raise if `value_tasks` is no mapping of columns to tasks."""
+    if value_tasks is None:
+        return
+    form = "value_tasks must map columns of Y to the tasks under which amounts arise"
+    if not isinstance(value_tasks, Mapping):
+        raise TypeError(
+            f"{form}, such as {{'spend': 'conversion'}}, or None; got {value_tasks!r}."
+        )
+    for column, task in value_tasks.items():
+        for role, entry in (("a column", column), ("a task", task)):
+            is_none = entry is None and role == "a task"
+            is_index = isinstance(entry, Integral) and not isinstance(entry, bool)
+            if not (is_none or is_index or isinstance(entry, str)):
+                raise TypeError(
+                    f"{form}, by name or index; got {entry!r} of type "
+                    f"{type(entry).__name__} as {role}."
+                )
+
+
+def split_columns(
+    Y: Any, value_tasks: Mapping[Any, Any] | None, columns: Sequence[str] | None
+) -> tuple[Any, list[Any], tuple[str, ...]]:
+    """Divide labels into those of events and the columns of amounts.
+
+    Returns the labels of the events, the columns of amounts and their names.
+    """
+    if not value_tasks:
+        return Y, [], ()
+    if scipy.sparse.issparse(Y):
+        Y = Y.toarray()
+    shape = getattr(Y, "shape", None)
+    if shape is None or len(shape) != 2:
+        Y = np.asarray(Y, dtype=object)
+        if Y.ndim != 2:
+            raise ValueError(
+                f"Y must have a column per event and per value with value_tasks="
+                f"{dict(value_tasks)!r}; it has {Y.ndim} dimensions."
+            )
+        shape = Y.shape
+    n_columns = shape[1]
+    places: dict[int, str] = {}
+    for column in value_tasks:
+        place = _find_place(column, n_columns, columns)
+        if place in places:
+            raise ValueError(f"value_tasks names column {place} of Y twice.")
+        places[place] = column if isinstance(column, str) else f"value_{column}"
+        if columns is not None:
+            places[place] = columns[place]
+    event_places = [place for place in range(n_columns) if place not in places]
+    if not event_places:
+        raise ValueError(
+            "Y must have a column of an event beside those of value_tasks; all "
+            f"{n_columns} columns are values."
+        )
+    amounts = [_take(Y, [place]) for place in places]
+    return _take(Y, event_places), amounts, tuple(places.values())
+
+
+def without_amounts(
+    Y: Any, value_tasks: Mapping[Any, Any] | None, n_tasks: int | None
+) -> Any:
+    """Return labels without the columns of amounts that they have."""
+    if not value_tasks:
+        return Y
+    Y = _frames.collected(Y)
+    columns = getattr(Y, "column_names", getattr(Y, "columns", None))
+    if columns is not None:
+        places = [
+            place for place, name in enumerate(columns) if name not in value_tasks
+        ]
+        indices = {place for place in value_tasks if not isinstance(place, str)}
+        if len(columns) == (n_tasks or 0) + len(value_tasks):
+            places = [place for place in places if place not in indices]
+        return _take(Y, places)
+    Y = np.asarray(Y) if not hasattr(Y, "shape") else Y
+    if Y.ndim != 2 or Y.shape[1] != (n_tasks or 0) + len(value_tasks):
+        return Y
+    left_out = {place % Y.shape[1] for place in value_tasks}
+    return _take(Y, [place for place in range(Y.shape[1]) if place not in left_out])
+
+
+def _find_place(column: Any, n_columns: int, columns: Sequence[str] | None) -> int:
+    """Return the index of a column of Y."""
+    if not isinstance(column, str):
+        if -n_columns <= column < n_columns:
+            return int(column) % n_columns
+        raise ValueError(
+            f"value_tasks has column {column}, but Y has {n_columns} columns."
+        )
+    if columns is None:
+        raise ValueError(
+            f"value_tasks has the column {column!r}, but the columns of Y have no "
+            "names: use their indices."
+        )
+    if column not in columns:
+        raise ValueError(
+            f"value_tasks has the column {column!r}, which Y lacks; its columns are "
+            f"{list(columns)}.{did_you_mean(column, columns)}"
+        )
+    return list(columns).index(column)
+
+
+def _take(Y: Any, places: list[int]) -> Any:
+    """Return columns of labels by their indices, as a table of the same kind."""
+    if hasattr(Y, "iloc"):
+        return Y.iloc[:, places]
+    if hasattr(Y, "column_names"):
+        return Y.select([Y.column_names[place] for place in places])
+    if hasattr(Y, "columns"):
+        return Y.select([Y.columns[place] for place in places])
+    return Y[:, places]
+
+
+def find_values(
+    value_tasks: Mapping[Any, Any] | None,
+    names: tuple[str, ...],
+    task_names: Sequence[str],
+) -> Values:
+    """Return the values and the tasks under which they arise."""
+    parents = []
+    for column, task in (value_tasks or {}).items():
+        if task is None:
+            parents.append(-1)
+        elif isinstance(task, str):
+            if task not in task_names:
+                raise ValueError(
+                    f"value_tasks has the task {task!r} for column {column!r}; the "
+                    f"tasks are {list(task_names)}.{did_you_mean(task, task_names)}"
+                )
+            parents.append(list(task_names).index(task))
+        elif -len(task_names) <= task < len(task_names):
+            parents.append(int(task) % len(task_names))
+        else:
+            raise ValueError(
+                f"value_tasks has task {task} for column {column!r}, but there are "
+                f"{len(task_names)} tasks, {list(task_names)}."
+            )
+    shared = set(names) & set(task_names)
+    if shared:
+        raise ValueError(f"A value and a task have the name {shared.pop()!r}.")
+    return Values(names=names, parents=tuple(parents))
+
+
+def read_amounts(
+    columns: Sequence[Any],
+    values: Values,
+    events: np.ndarray,
+    missing: np.ndarray | None,
+) -> np.ndarray:
+    """Return amounts, float64 `(n_samples, n_values)`, NaN where none is learnt.
+
+    There is none without the event under which the amount arises, and none if it is
+    missing. `events` and `missing` are those of the tasks.
+    """
+    amounts = np.empty((len(events), len(values)), dtype=np.float64)
+    for index, (column, name, parent) in enumerate(
+        zip(columns, values.names, values.parents, strict=True)
+    ):
+        happened = np.ones(len(events), dtype=bool)
+        is_unknown = np.zeros(len(events), dtype=bool)
+        if parent >= 0:
+            happened = events[:, parent] == 1
+            if missing is not None:
+                is_unknown = missing[:, parent]
+                happened &= ~is_unknown
+        read = _read_column(column, name)
+        _check_amounts(read, name, happened, is_none=~happened & ~is_unknown)
+        amounts[:, index] = np.where(happened & np.isfinite(read), read, np.nan)
+    return amounts
+
+
+def _read_column(column: Any, name: str) -> np.ndarray:
+    """Return a column of amounts as float64, NaN where it is blank."""
+    values = np.asarray(
+        column.to_pandas() if hasattr(column, "to_pandas") else column, dtype=object
+    ).ravel()
+    values = values.copy()
+    is_blank = [isinstance(value, str) and not value.strip() for value in values]
+    values[np.asarray(is_blank, dtype=bool)] = None
+    is_missing = np.frompyfunc(_frames.is_missing, 1, 1)(values).astype(bool)
+    amounts = np.full(len(values), np.nan)
+    for row in np.flatnonzero(~is_missing):
+        amounts[row] = _read_amount(values[row], name, int(row))
+    return amounts
+
+
+def _read_amount(value: Any, name: str, row: int) -> float:
+    """Return an amount as a number."""
+    try:
+        if isinstance(value, bytes | complex):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"Amounts must be numbers; column {name!r} of Y contains {value!r} in row "
+            f"{row}. Remove currencies and separators of thousands."
+        ) from error
+
+
+def _check_amounts(
+    amounts: np.ndarray, name: str, happened: np.ndarray, *, is_none: np.ndarray
+) -> None:
+    """Raise for negative amounts; warn about infinite, absurd and stray ones."""
+    is_negative = happened & (amounts < 0)
+    if is_negative.any():
+        row = int(is_negative.argmax())
+        raise ValueError(
+            f"Amounts must not be negative; column {name!r} of Y contains "
+            f"{amounts[row]:g} in row {row}."
+        )
+    is_infinite = happened & np.isinf(amounts)
+    if is_infinite.any():
+        warn_user(
+            f"Column {name!r} of Y contains {is_infinite.sum()} infinite amounts, the "
+            f"first in row {is_infinite.argmax()}: they count as missing."
+        )
+    positive = amounts[happened & np.isfinite(amounts) & (amounts > 0)]
+    largest = positive.max(initial=0.0)
+    median = np.quantile(positive, 0.5, method="lower") if len(positive) else 0.0
+    if largest > LARGEST_MULTIPLE * median:
+        row = int(np.flatnonzero(happened & (amounts == largest))[0])
+        warn_user(
+            f"Column {name!r} of Y contains the amount {largest:g} in row {row}, while "
+            f"the median is {median:g}: it decides on the mean alone. Set it to NaN if "
+            "it is a fault of the log."
+        )
+    n_stray = int(np.count_nonzero(is_none & (amounts > 0)))
+    if n_stray:
+        warn_user(
+            f"Column {name!r} of Y contains {n_stray} amounts in rows without the "
+            "event under which they arise: they are not learnt. Check value_tasks."
+        )

@@ -1,0 +1,101 @@
+"""The losses of the values of a batch, beside those of the events."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sk_pwiser.losses import ValueLoss
+from sk_pwiser.networks import NetworkOutput
+
+
+class ValueTerms:
+    """Computes the loss of each value from the amounts of a batch.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the values.
+    parents : sequence of int
+        Index of the task under which each amount arises, -1 for none.
+    loss : type of ValueLoss
+        The loss of a row.
+    weight : float
+        Factor of the losses.
+    sampling_rate : float
+        Share of the rows without the first task that the log has kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Sequence[str],
+        parents: Sequence[int],
+        loss: type[ValueLoss],
+        weight: float = 1.0,
+        sampling_rate: float = 1.0,
+    ) -> None:
+        self.names = tuple(names)
+        self.parents = tuple(parents)
+        self.loss = loss
+        self.weight = weight
+        self.sampling_rate = sampling_rate
+        self._totals = [0.0] * len(self.names)
+        self._n_rows = 0
+
+    def __call__(
+        self,
+        output: NetworkOutput,
+        y: Tensor,
+        sample_weight: Tensor | None,
+        amounts: Tensor | None,
+    ) -> Tensor:
+        """Return the losses, of shape `(n_values,)`: sums over rows, per row."""
+        if output.value_scores is None or amounts is None:
+            raise ValueError("The rows have no amounts, or the network no values.")
+        amounts, weights = self.targets(y, sample_weight, amounts)
+        losses = self.loss.row_losses(output.value_scores, amounts)
+        return self.weight * (losses * weights).mean(dim=0)
+
+    def targets(
+        self, y: Tensor, sample_weight: Tensor | None, amounts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return amounts and weights, `(batch, n_values)`: 0 where nothing is learnt.
+
+        Divided by the size of the batch, the losses of the rows with the event add up
+        to the log-likelihood, as those of conditional heads do.
+        """
+        weights = torch.ones_like(amounts)
+        if sample_weight is not None:
+            columns = [max(parent, 0) for parent in self.parents]
+            by_task = sample_weight.view(len(y), -1)
+            weights = by_task[:, columns] if by_task.shape[1] > 1 else weights * by_task
+        if self.loss.reads_all_rows:
+            for value, parent in enumerate(self.parents):
+                if parent >= 0:
+                    is_none = y[:, parent] == 0
+                    amounts = amounts.clone()
+                    amounts[:, value] = torch.where(is_none, 0.0, amounts[:, value])
+        if self.sampling_rate != 1:
+            # Rows without the first task stand for several of the full log.
+            factor = torch.where(y[:, :1] == 0, 1 / self.sampling_rate, 1.0)
+            weights = weights * factor
+        is_learnt = ~amounts.isnan()
+        return amounts.nan_to_num(0.0), weights * is_learnt
+
+    def record(self, losses: Tensor, n_rows: int) -> None:
+        """Add the losses of a batch to those of the epoch."""
+        for value, loss in enumerate(losses.tolist()):
+            self._totals[value] += loss * n_rows
+        self._n_rows += n_rows
+
+    def pop_epoch_record(self) -> dict[str, float]:
+        """Return the mean losses of the epoch by name, and reset them."""
+        n_rows = max(self._n_rows, 1)
+        record = {
+            f"loss_{name}": total / n_rows
+            for name, total in zip(self.names, self._totals, strict=True)
+        }
+        self._totals = [0.0] * len(self.names)
+        self._n_rows = 0
+        return record
