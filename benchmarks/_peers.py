@@ -33,7 +33,7 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn import functional as F
 
-from sk_pwiser._columns._category import UNSEEN
+from sk_pwiser._columns._codes import UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._rows._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout

@@ -14,6 +14,16 @@ class Bags(NamedTuple):
     ages: np.ndarray | None = None  # float32 (n_entries,), scaled; NaN if unknown
 
 
+class BagShape(NamedTuple):
+    """The vectors of a bag: the arguments of the `BagSpec` of a network."""
+
+    n_vectors: int
+    has_unseen: bool
+    column: int | None = None
+    attends: bool = False
+    has_ages: bool = False
+
+
 def make_bags(offsets, indices, weights, ages=None):
     """Return bags in the form that training reads, if possible without copies."""
     is_one = weights is None or bool((weights == 1).all())

@@ -1,19 +1,31 @@
 """Category columns: codes of values."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from sk_pwiser._columns import _frames
+from sk_pwiser._columns._base import (
+    Column,
+    EncodedColumn,
+    GrownColumn,
+    Lookup,
+    TableCells,
+)
+from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN, Codes
 from sk_pwiser._columns._factorize import factorize
+from sk_pwiser._columns._row_fields import Field, as_column, as_list
+from sk_pwiser._columns._value_counts import ValueCounts
 from sk_pwiser._columns._value_kinds import (
     LARGE,
     check_exact,
     check_kinds,
+    inexact_classes,
     kinds_of,
     misread_content,
     sort_values,
@@ -21,32 +33,12 @@ from sk_pwiser._columns._value_kinds import (
 )
 from sk_pwiser._columns._vocabulary import DEFAULT, Vocabulary, hash_values
 
-# New values are usual if more of the rows in fit had a value that was rare or single.
-USUAL_SHARE = 0.5
-
-
-MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
-
-
-@dataclass
-class Codes:
-    """The codes of a category column, stored as a lookup table."""
-
-    indices: np.ndarray  # into `table` for each row; -1 selects the last entry
-    table: np.ndarray
-
-    def __getitem__(self, rows):
-        return self.table[self.indices[rows]]
-
-    def are_new(self):
-        """Return which rows have a value that is not in the vocabulary."""
-        is_new = self.table == UNSEEN
-        is_new[-1] = False  # missing values
-        return is_new[self.indices]
+if TYPE_CHECKING:
+    from sk_pwiser._columns._choose import Choice
 
 
 @dataclass(eq=False)
-class CategoryColumn:
+class CategoryColumn(Column):
     """Encodes a category column as codes.
 
     The codes depend on the distinct values and their frequencies alone, not on the
@@ -60,61 +52,132 @@ class CategoryColumn:
     place: str = "row"  # of an entry, for messages
 
     kind = "category"
+    network_input = "codes"
     # Kinds of `LARGE` numbers in fit.
     large: ClassVar[frozenset[str]] = frozenset()
 
+    @classmethod
+    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+        """Return a column for what is a category by its dtype or by its name."""
+        if not choice.is_category(name):
+            return None
+        return cls(name, choice.vocabulary(name))
+
     @property
-    def cardinality(self):
+    def cardinality(self) -> int:
         """Number of codes without those of rare values, the number of embeddings."""
         n_buckets = self.vocabulary.n_hash_buckets or 0
         return FIRST_VALUE + self.n_frequent_ + n_buckets
 
     @property
-    def n_codes(self):
+    def n_codes(self) -> int:
+        """Number of codes with those of rare values."""
         return self.cardinality + len(self.codes_) - self.n_frequent_
 
     @property
-    def encoding(self):
+    def n_vectors(self) -> int:
+        """Number of embeddings."""
+        return self.cardinality
+
+    @property
+    def n_values(self) -> int:
+        """Number of values that target statistics tell apart."""
+        return self.n_codes - FIRST_VALUE
+
+    @property
+    def n_counted_codes(self) -> int:
+        """Number of codes of a table of target statistics."""
+        return self.n_codes
+
+    @property
+    def encoding(self) -> str:
+        """How the values are encoded, in a few words."""
         return "embedding" if self.vocabulary.n_hash_buckets is None else "hashed"
 
     @property
-    def own_values_(self):
+    def own_values_(self) -> dict[Any, int]:
         """Codes of the values that have their own; None stands for missing."""
-        frequent = {v: c for v, c in self.codes_.items() if c < self.cardinality}
+        cardinality = self.cardinality
+        codes = {value: c for value, c in self.codes_.items() if c < cardinality}
         if self.missing_code_ == MISSING:
-            frequent[None] = MISSING
-        return frequent
+            codes[None] = MISSING
+        return codes
+
+    def describe(self, columns: Mapping[Any, Column]) -> dict[str, Any]:
+        """Return what `column_encodings_` says of the column beside its rates."""
+        return {**super().describe(columns), "values": self.own_values_}
+
+    def stored_values(self) -> Iterable[Any]:
+        """Return the values that a file of the column must hold."""
+        return self.codes_
+
+    # A table.
+
+    def fit_table(
+        self, table: TableCells, sample_weight: np.ndarray | None
+    ) -> EncodedColumn:
+        """Learn the values, with those of lists that share them."""
+        elements = table.elements_beside(self.name)
+        codes = self.fit_transform(table.cells[self.name], *elements)
+        return EncodedColumn(codes=codes)
+
+    def encode_table(self, table: TableCells) -> EncodedColumn:
+        """Return the codes of another table."""
+        cells = table.cells[self.name]
+        codes = self.transform(cells)
+        return EncodedColumn(codes=codes, lookup=Lookup(self, cells, codes))
+
+    def part_learner(self, max_values: int) -> ValueCounts:
+        """Return what counts the values of rows in parts."""
+        return ValueCounts(self, max_values)
+
+    def grow_table(self, table: TableCells) -> GrownColumn:
+        """Return a column with codes for the frequent new values of a table."""
+        elements = table.elements_beside(self.name)
+        grown, origin = self.grown(table.cells[self.name], *elements)
+        return GrownColumn(column=grown, code_origin=origin)
+
+    def unchanged(self) -> GrownColumn:
+        """Return the column itself, with its codes as their own origins."""
+        return GrownColumn(column=self, code_origin=np.arange(self.n_codes))
+
+    # Values.
 
     def fit_transform(self, column, *others):
         """Learn the values of a column, and of others, and return its `Codes`."""
-        found = [self._factorize(each) for each in (column, *others)]
-        values, counts, kinds, n_missing = self._count(found)
+        factorized = [self._factorize(cells) for cells in (column, *others)]
+        values, counts, kinds, n_missing = self._count(factorized)
         self.learn(values, counts, n_missing > 0, kinds)
-        return self._encode(*found[0])
+        indices, values = factorized[0]
+        return self._encode(indices, values)
 
     def learn(self, values, counts, has_missing, kinds, n_others=0):
         """Learn values; `n_others` rows have further ones, without codes."""
-        limit, least = self.vocabulary.max_values, self.vocabulary.min_frequency
+        limit = self.vocabulary.max_values
         frequent = []
         if limit != 0:
-            frequent = sort_values(list(compress(values, np.array(counts) >= least)))
+            is_frequent = np.array(counts) >= self.vocabulary.min_frequency
+            frequent = sort_values(list(compress(values, is_frequent)))
         if limit is not None and len(frequent) > limit:
             # If values are equally frequent, the last ones are kept, as in
             # scikit-learn.
-            n_rows = dict(zip(values, counts, strict=True))
-            order = np.argsort([n_rows[value] for value in frequent], kind="stable")
-            frequent = [frequent[place] for place in np.sort(order[-limit:])]
+            count_of = dict(zip(values, counts, strict=True))
+            order = np.argsort([count_of[value] for value in frequent], kind="stable")
+            most_frequent = np.sort(order[-limit:])
+            frequent = [frequent[index] for index in most_frequent]
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
         if self.vocabulary.n_hash_buckets is None:
             rare = sort_values([value for value in values if value not in self.codes_])
             self.codes_ |= {v: code for code, v in enumerate(rare, self.cardinality)}
-        self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
+        self.large = kinds & LARGE.keys()
+        self.kinds_ = kinds - LARGE.keys()
         # In another table, the share of rows with new values is about the share of rows
         # in fit whose value occurred once (Good, 1953).
         pairs = zip(values, counts, strict=True)
-        unusual = sum(n for value, n in pairs if n == 1 or value not in self.codes_)
-        self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
+        n_unusual = sum(n for value, n in pairs if n == 1 or value not in self.codes_)
+        n_rows = max(sum(counts) + n_others, 1)
+        self.usual_share_ = (n_unusual + n_others) / n_rows
         self.has_one_value = len(values) + has_missing + n_others < 2
         self.content_ = None
         if self.kinds_ == {"text"}:
@@ -143,7 +206,9 @@ class CategoryColumn:
     def _count(self, factorized):
         start = f"shared_embeddings: column {self.name!r} contains"
         other = ", but a list column that shares its vocabulary contains"
-        total, all_kinds, n_missing = Counter(), set(), 0
+        total = Counter()
+        all_kinds = set()
+        n_missing = 0
         for indices, values in factorized:
             n_values = len(values)
             counts = np.zeros(n_values + 1, dtype=np.int64)
@@ -154,8 +219,8 @@ class CategoryColumn:
                 chunk = indices[row : row + size].astype(np.int64)
                 chunk[chunk < 0] = n_values  # missing values
                 counts += np.bincount(chunk, minlength=n_values + 1)
-            *counts, n_own = counts.tolist()
-            n_missing += n_own
+            *counts, n_missing_here = counts.tolist()
+            n_missing += n_missing_here
             if all_kinds:  # of an earlier column
                 check_kinds(values, all_kinds, start, other)
                 check_exact(values, all_kinds, start, other)
@@ -177,21 +242,30 @@ class CategoryColumn:
         if self.vocabulary.max_values is not None:
             return self, np.arange(self.n_codes)
         values, counts, kinds, _ = self.count(data, *others)
-        known, limit = self.codes_, self.cardinality
-        frequent = compress(values, np.array(counts) >= self.vocabulary.min_frequency)
-        promoted = [value for value in frequent if known.get(value, limit) >= limit]
+        is_frequent = np.array(counts) >= self.vocabulary.min_frequency
+        earlier_codes = self.codes_
+        n_embeddings = self.cardinality
+        promoted = [
+            value
+            for value in compress(values, is_frequent)
+            if earlier_codes.get(value, n_embeddings) >= n_embeddings
+        ]
         if not promoted:
             return self, np.arange(self.n_codes)
-        old, moved = list(known), set(promoted)
-        kept = [*old[: self.n_frequent_], *sort_values(promoted)]
+        moved = set(promoted)
+        earlier_values = list(earlier_codes)
+        frequent = earlier_values[: self.n_frequent_] + sort_values(promoted)
+        rare = [v for v in earlier_values[self.n_frequent_ :] if v not in moved]
+        new = [v for v in values if v not in earlier_codes and v not in moved]
+        rare += sort_values(new)
+        ordered = [*frequent, *rare]
         grown = copy(self)
-        grown.n_frequent_ = len(kept)
-        kept += [value for value in old[self.n_frequent_ :] if value not in moved]
-        kept += sort_values([v for v in values if v not in known and v not in moved])
-        grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
+        grown.n_frequent_ = len(frequent)
+        grown.codes_ = {value: code for code, value in enumerate(ordered, FIRST_VALUE)}
         grown.large = self.large | kinds & LARGE.keys()
         grown.kinds_ = self.kinds_ | kinds - LARGE.keys()
-        origin = [*range(FIRST_VALUE), *(known.get(value, -1) for value in kept)]
+        # Missing and unseen values keep their codes.
+        origin = [*range(FIRST_VALUE), *(earlier_codes.get(v, -1) for v in ordered)]
         return grown, np.array(origin, dtype=np.int64)
 
     def _factorize(self, column):
@@ -203,8 +277,8 @@ class CategoryColumn:
                 f"categories: {error}."
             ) from error
         if np.inf in values or -np.inf in values:
-            found = [i for i, value in enumerate(values) if value in (np.inf, -np.inf)]
-            row = int(np.isin(indices, found).argmax())
+            ends = [i for i, value in enumerate(values) if value in (np.inf, -np.inf)]
+            row = int(np.isin(indices, ends).argmax())
             value = values[indices[row]]
             raise _frames.infinity_error(self.name, column, row, value, self.place)
         return indices, values
@@ -223,5 +297,111 @@ class CategoryColumn:
             hashed = FIRST_VALUE + self.n_frequent_ + hashes % n_buckets
             codes = np.where(np.array(codes) == UNSEEN, hashed, codes)
         table = np.empty(len(values) + 1, dtype=np.min_scalar_type(-self.n_codes))
-        table[:-1], table[-1] = codes, self.missing_code_
+        table[:-1] = codes
+        table[-1] = self.missing_code_
         return Codes(indices, table)
+
+    # Other forms.
+
+    def plain_values(self, cells: Any) -> np.ndarray:
+        """Return the values as text, and missing ones as a value."""
+        texts = ["missing" if _frames.is_missing(v) else str(v) for v in cells]
+        return np.array(texts, dtype=object)
+
+    def row_field(self) -> "CategoryField":
+        """Return what encodes the values of single rows and small batches."""
+        return CategoryField(self)
+
+    def onnx_obstacle(self) -> str | None:
+        """Return why an ONNX graph cannot take the raw values, or None."""
+        kinds = sorted(self.kinds_)
+        if self.vocabulary.n_hash_buckets is not None:
+            return "it has hash buckets, for which ONNX has no operator"
+        if kinds not in ([], ["numbers"], ["text"]):
+            return f"it contains {' and '.join(kinds)}; a graph takes text or numbers"
+        for value in self.codes_:
+            if value == "":
+                return (
+                    "its values in fit contain the empty string, which stands for "
+                    "missing values in the graph; replace it by None before fit"
+                )
+            if "numbers" in kinds and float(value) != value:
+                return f"its value {value!r} has no equal of type double"
+        return None
+
+    def add_to_graph(self, graph: Any) -> list[str]:
+        """Add the lookup of the codes, those of rare values included."""
+        if "numbers" not in self.kinds_:
+            values = graph.text_input(self.name)
+            texts = {str(value): code for value, code in self.codes_.items()}
+            texts[""] = self.missing_code_
+            return [graph.look_up(values, texts, UNSEEN)]
+        values = graph.number_input(self.name)
+        numbers = {float(value): code for value, code in self.codes_.items()}
+        codes = graph.look_up(values, numbers or {0.0: UNSEEN}, UNSEEN)
+        is_missing = graph.add("IsNaN", values)
+        missing_code = np.int64(self.missing_code_)
+        return [graph.add("Where", is_missing, missing_code, codes)]
+
+    def add_places(self, graph: Any, values: Iterable[Any], default: int) -> str:
+        """Add a lookup of the places of some values, after `add_to_graph`."""
+        convert = float if "numbers" in self.kinds_ else str
+        places = {convert(value): place for place, value in enumerate(values)}
+        return graph.look_up(str(self.name), places or {convert(): default}, default)
+
+
+class CategoryField(Field):
+    """Encodes the values of a category column by lookup, in a copy of the column.
+
+    Categories may be integers above 2^53, or floats above it, but not both. A number of
+    the other kind is refused, as in a table, even if it equals a category.
+    """
+
+    def __init__(self, column: CategoryColumn) -> None:
+        super().__init__(copy(column))
+        self.column.place = None  # messages begin with the row
+        self.column.codes_ = dict(column.codes_)
+        self._inexact = inexact_classes(column.large)
+        # Unknown values of these types are unseen values, without a further check.
+        self._unseen_types: set[type] = set()
+        if column.vocabulary.n_hash_buckets is None:
+            types: dict[str, set[type]] = {"text": {str}, "numbers": {int, bool}}
+            types_of_kinds = [types.get(kind, set()) for kind in column.kinds_]
+            self._unseen_types.update(*types_of_kinds)
+
+    def encode_one(self, value: Any) -> int:
+        """Return the code of a value."""
+        try:
+            code = None if self._inexact else self.column.codes_.get(value)
+        except TypeError:
+            code = None
+        return self.encode([value])[0] if code is None else code
+
+    def encode(self, values: Any) -> list[int]:
+        """Return the codes of a list or array of values; rare values keep their own."""
+        values = as_list(values)
+        find = self.column.codes_.get
+        try:
+            codes = [find(value) for value in values]
+        except TypeError:  # of a value without a hash, which `transform` refuses
+            codes = [None] * len(values)
+        if None in codes or self._inexact:
+            codes = [
+                self._other_code(value, row)
+                if code is None or isinstance(value, self._inexact)
+                else code
+                for row, (value, code) in enumerate(zip(values, codes, strict=True))
+            ]
+        return codes
+
+    def _other_code(self, value, row):
+        """Return the code of a value that is not in the vocabulary, or inexact."""
+        if _frames.is_missing(value):
+            return self.column.missing_code_
+        if type(value) in self._unseen_types and not isinstance(value, self._inexact):
+            return UNSEEN
+        # `transform` checks the kind of the value.
+        try:
+            return int(self.column.transform(as_column([value]))[0])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error

@@ -1,22 +1,173 @@
-"""The choice of kinds: which column is encoded how."""
+"""The choice of kinds: what users say of columns, and which kind each one is."""
 
-from collections.abc import Mapping
-from functools import partial
-from itertools import compress
-from operator import or_
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from sk_pwiser._columns import _array, _piecewise_linear, _registry
-from sk_pwiser._columns._category import CategoryColumn
-from sk_pwiser._columns._frames import check_among, find_column, unknown_name
-from sk_pwiser._columns._list import LIST_MAPPINGS, LISTS, ListColumn
-from sk_pwiser._columns._list_weights import ListAges, ListWeights
-from sk_pwiser._columns._time import TimeColumn
+from sk_pwiser._columns._base import Column
+from sk_pwiser._columns._frames import (
+    check_among,
+    content_of,
+    find_column,
+    unknown_name,
+)
+from sk_pwiser._columns._list import LIST_MAPPINGS, LISTS
+from sk_pwiser._columns._registry import KINDS
 from sk_pwiser._columns._vocabulary import Vocabulary
 
 
-def named_as_categories(features, names):
+def make_columns(
+    params: Mapping[str, Any], cells: Sequence[Any], names: Sequence[Any]
+) -> list[Column]:
+    """Return an unfitted column for each of a table's, of the first kind that fits.
+
+    `params` are those of the encoder.
+    """
+    choice = Choice(params, cells, names)
+    return [_make_column(choice, name) for name in names]
+
+
+def _make_column(choice, name):
+    for kind in KINDS:
+        column = kind.claim(choice, name)
+        if column is not None:
+            return column
+    raise TypeError(f"No kind of column can read column {name!r}.")
+
+
+class Choice:
+    """What users and dtypes say of the columns of a table, checked.
+
+    The kinds read it by the names of the columns.
+    """
+
+    def __init__(
+        self, params: Mapping[str, Any], cells: Sequence[Any], names: Sequence[Any]
+    ) -> None:
+        self.params = params
+        self.names = list(names)
+        self.cells = dict(zip(names, cells, strict=True))
+        # What each column holds by its dtype or its objects.
+        self.contents = {name: content_of(self.cells[name]) for name in names}
+        self.numeric_encoding: str = params["numeric_encoding"]
+        self._is_category = self._find_categories()
+        self.time_column = params["time_column"]
+        if self.time_column is not None:
+            self._leave_out_time()
+        self._vocabularies = self._read_vocabularies()
+        # By the name of a list column, the name of another column or the pooling.
+        self.list_weights: dict[Any, Any] = params["list_weights"] or {}
+        self.list_ages: dict[Any, Any] = params["list_ages"] or {}
+        self.shared_embeddings: dict[Any, Any] = params["shared_embeddings"] or {}
+        self.list_pooling: Mapping[Any, str] = self._read_pooling()
+        self._check_lists()
+
+    def is_category(self, name: Any) -> bool:
+        """Return whether a column holds categories, or lists of categories."""
+        return self._is_category[name]
+
+    def has_lists(self, name: Any) -> bool:
+        """Return whether the cells of a column are lists or arrays."""
+        return self.contents[name] in ("lists", "arrays")
+
+    def vocabulary(self, name: Any) -> Vocabulary:
+        """Return which values of a column have codes of their own."""
+        return self._vocabularies[name]
+
+    def _find_categories(self):
+        """Return, by name, whether each column is read as categories."""
+        features = self.params["categorical_features"]
+        is_named, is_mask = named_as_categories(features, self.names)
+        is_category = dict(zip(self.names, is_named, strict=True))
+        # A mask decides on all columns, names add to those that the dtype tells.
+        if not is_mask and features is not None:
+            for name, content in self.contents.items():
+                is_category[name] |= content in ("categories", "lists")
+        return is_category
+
+    def _leave_out_time(self):
+        time = self.time_column
+        if time not in self.names:
+            raise unknown_name("time_column is", time, self.names)
+        # Others are named in categorical_features, not chosen by their dtype.
+        by_dtype = self.contents[time] in ("categories", "lists")
+        if self._is_category[time] and not by_dtype:
+            raise ValueError(
+                f"categorical_features contains {time!r}, which is the time_column and "
+                "no feature; leave it out, or set time_feature=True in encoding_params."
+            )
+        self._is_category[time] = False
+
+    def _category_names(self, *, has_lists=None):
+        """Return the names of categories, with or without lists, or all of them."""
+        return [
+            name
+            for name in self.names
+            if self._is_category[name] and has_lists in (None, self.has_lists(name))
+        ]
+
+    def _read_vocabularies(self):
+        """Return the `Vocabulary` of each column, from numbers for all or by column."""
+        categories = self._category_names()
+        fields = {name: {} for name in self.names}
+        for parameter, default in Vocabulary()._asdict().items():
+            value = self.params[parameter]
+            is_mapping = isinstance(value, Mapping)
+            for name in self.names:
+                fields[name][parameter] = default if is_mapping else value
+            for column, number in value.items() if is_mapping else ():
+                name = self.names[find_column(parameter, column, self.names)]
+                check_among(parameter, name, categories, "category column")
+                fields[name][parameter] = number
+        return {name: Vocabulary(**numbers) for name, numbers in fields.items()}
+
+    def _read_pooling(self):
+        """Return the pooling of each list column that the user names, or of all."""
+        pooling = self.params["list_pooling"]
+        if isinstance(pooling, Mapping):
+            return pooling
+        return dict.fromkeys(self._category_names(has_lists=True), pooling)
+
+    def _check_lists(self):
+        """Raise if a parameter of lists names another column, or does not fit."""
+        list_names = self._category_names(has_lists=True)
+        mappings = {name: self.params[name] or {} for name in LIST_MAPPINGS}
+        for parameter, columns in {
+            "list_pooling": self.list_pooling,
+            **mappings,
+        }.items():
+            for column in columns:
+                check_among(parameter, column, list_names, LISTS)
+            for column in mappings.get(parameter, {}).values():
+                check_among(parameter, column, self.names)
+        # Weights and ages of other lists are no inputs themselves.
+        beside = {*self.list_weights.values(), *self.list_ages.values()}
+        categories = self._category_names(has_lists=False)
+        categories = [name for name in categories if name not in beside]
+        for column, name in self.shared_embeddings.items():
+            parameter = f"shared_embeddings[{column!r}]"
+            check_among(parameter, name, categories, "category column")
+        for column in list_names:
+            self._check_attention(column, column not in beside)
+
+    def _check_attention(self, column, is_input):
+        """Raise if a list has no column to attend to, or ages that nothing reads."""
+        pooling = self.list_pooling.get(column, "mean")
+        attends = is_input and pooling == "attention"
+        if attends and column not in self.shared_embeddings:
+            raise ValueError(
+                f"list_pooling='attention' of column {column!r} requires a category "
+                "column to attend to: add one for it to shared_embeddings."
+            )
+        if column in self.list_ages and not attends:
+            raise ValueError(
+                f"list_ages contains {column!r}, whose list_pooling is {pooling!r}; "
+                "only 'attention' reads ages."
+            )
+
+
+def named_as_categories(features: Any, names: Sequence[Any]) -> tuple[list[bool], bool]:
     """Return whether `categorical_features` names each column, and if it is a mask."""
     chosen = []
     if not isinstance(features, str | None):  # "from_dtype"
@@ -34,106 +185,3 @@ def named_as_categories(features, names):
     for column in chosen:
         is_named[find_column("categorical_features", column, names)] = True
     return is_named, False
-
-
-def make_columns(params, contents, names):
-    """Return unfitted encoders of columns, given what `content_of` says of each.
-
-    `params` are those of the encoder.
-    """
-    features = params["categorical_features"]
-    by_dtype = [
-        features is not None and content in ("categories", "lists")
-        for content in contents
-    ]
-    is_named, is_mask = named_as_categories(features, names)
-    # A mask decides on all columns, names add to those that the dtype tells.
-    is_category = is_named if is_mask else list(map(or_, by_dtype, is_named))
-    is_list = [content in ("lists", "arrays") for content in contents]
-    time = params["time_column"]
-    if time is not None:
-        # First of all: it may be the only column of dates, which are no features.
-        if time not in names:
-            raise unknown_name("time_column is", time, names)
-        index = names.index(time)
-        # Others are named in categorical_features, not chosen by their dtype.
-        if is_category[index] and contents[index] not in ("categories", "lists"):
-            raise ValueError(
-                f"categorical_features contains {time!r}, which is the time_column and "
-                "no feature; leave it out, or set time_feature=True in encoding_params."
-            )
-        is_category[index] = False
-    vocabularies = read_vocabularies(params, names, is_category)
-    categories = list(compress(zip(names, is_list, strict=True), is_category))
-    of_lists = [name for name, has_several in categories if has_several]
-    of_values = [name for name, has_several in categories if not has_several]
-    lists = make_list_columns(params, names, vocabularies, of_lists, of_values)
-    make_numeric = _registry.NUMERIC_ENCODINGS[params["numeric_encoding"]]
-    if issubclass(make_numeric, _piecewise_linear.PiecewiseLinearColumn):
-        make_numeric = partial(make_numeric, max_bins=params["max_bins"])
-    columns = []
-    for index, name in enumerate(names):
-        if name == time:
-            column = TimeColumn(name)
-        elif name in lists:
-            column = lists[name]
-        elif is_category[index]:
-            column = CategoryColumn(name, vocabularies[index])
-        else:
-            column = (_array.ArrayColumn if is_list[index] else make_numeric)(name)
-        columns.append(column)
-    return columns
-
-
-def read_vocabularies(params, names, is_category):
-    """Return the `Vocabulary` of each column, from numbers for all or by column."""
-    numbers, categories = [], list(compress(names, is_category))
-    for name, default in Vocabulary()._asdict().items():
-        value, found = params[name], {}
-        if not isinstance(value, Mapping):
-            numbers.append([value] * len(names))
-            continue
-        for column, number in value.items():
-            index = find_column(name, column, names)
-            check_among(name, names[index], categories, "category column")
-            found[index] = number
-        numbers.append([found.get(index, default) for index in range(len(names))])
-    return [Vocabulary(*of_column) for of_column in zip(*numbers, strict=True)]
-
-
-def make_list_columns(params, names, vocabularies, list_names, category_names):
-    """Return, by name, unfitted encoders of lists and of their weights and ages."""
-    pooling = params["list_pooling"]
-    if not isinstance(pooling, Mapping):
-        pooling = dict.fromkeys(list_names, pooling)
-    mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
-    for parameter, columns in {"list_pooling": pooling, **mappings}.items():
-        for column in columns:
-            check_among(parameter, column, list_names, LISTS)
-        for column in mappings.get(parameter, {}).values():
-            check_among(parameter, column, names)
-    weights, ages, shared = mappings.values()
-    made = {name: ListAges(name) for name in ages.values()}
-    made |= {name: ListWeights(name) for name in weights.values()}
-    category_names = [name for name in category_names if name not in made]
-    for column, name in shared.items():
-        parameter = f"shared_embeddings[{column!r}]"
-        check_among(parameter, name, category_names, "category column")
-    for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
-        is_list = column not in made  # and no weights or ages of another list
-        attends = is_list and own == "attention"
-        if attends and column not in shared:
-            raise ValueError(
-                f"list_pooling='attention' of column {column!r} requires a category "
-                "column to attend to: add one for it to shared_embeddings."
-            )
-        if column in ages and not attends:
-            raise ValueError(
-                f"list_ages contains {column!r}, whose list_pooling is {own!r}; only "
-                "'attention' reads ages."
-            )
-        if is_list:
-            vocabulary = vocabularies[names.index(column)]
-            given = (mapping.get(column) for mapping in (weights, shared, ages))
-            made[column] = ListColumn(column, vocabulary, own, *given)
-    return made

@@ -342,6 +342,11 @@ def column_of(X, parameter, column):
     raise unknown_name(f"{parameter} is", column, names)
 
 
+def rows_of(column, rows):
+    """Return a slice of the rows of a column."""
+    return column.iloc[rows] if hasattr(column, "iloc") else column[rows]
+
+
 def list_columns(X):
     if hasattr(X, "iloc"):
         return [column for _, column in X.items()]

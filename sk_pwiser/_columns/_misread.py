@@ -4,9 +4,8 @@ import re
 
 import numpy as np
 
-from sk_pwiser._columns import _factorize, _number, _value_kinds
+from sk_pwiser._columns import _factorize, _value_kinds
 from sk_pwiser._columns._frames import describe, to_float
-from sk_pwiser._utils._warnings import warn_user
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".
 ID_NAME = re.compile(
@@ -36,13 +35,17 @@ MIN_UNEQUAL = 0.1
 MAX_SAME_DIGIT = 0.2
 
 
-# - at most this correlation between the frequencies of neighbours, on a log scale, if
-#   half of the numbers from 0 or 1 on occur, and ...
-MIN_COVERAGE, MAX_SMOOTH = 0.5, 0.7
+# - at most this correlation between the frequencies of neighbours, on a log scale, ...
+MAX_SMOOTH = 0.7
+#   ... if this share of the numbers from 0 or 1 on occurs, ...
+MIN_COVERAGE = 0.5
 
 
-# ... otherwise; the range then has large gaps, or begins near 0.
-MAX_COVERAGE, NEAR_ZERO, MAX_SMOOTH_SPREAD = 0.1, 0.01, 0.15
+#   ... and otherwise this one: the range then has large gaps, of which at most this
+#   share occurs, or begins at this share of the largest number.
+MAX_SMOOTH_SPREAD = 0.15
+MAX_COVERAGE = 0.1
+NEAR_ZERO = 0.01
 
 
 def has_id_name(name):
@@ -63,14 +66,17 @@ def looks_like_codes(column, name=""):
 
 
 def _has_unrelated_counts(distinct, counts):
-    first, last, n_values = distinct[0], distinct[-1], len(distinct)
+    first = distinct[0]
+    last = distinct[-1]
+    n_values = len(distinct)
     if n_values < _value_kinds.MANY_VALUES or first < 0:
         return False
     fewer, more = np.sort([counts[1:], counts[:-1]], axis=0)
     is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))
     digits = (distinct % 10).astype(np.intp)
-    of_values, of_rows = np.bincount(digits), np.bincount(digits, counts)
-    same_digit = max(of_values.max() / n_values, of_rows.max() / counts.sum())
+    share_of_values = np.bincount(digits).max() / n_values
+    share_of_rows = np.bincount(digits, counts).max() / counts.sum()
+    same_digit = max(share_of_values, share_of_rows)
     if is_unequal.mean() < MIN_UNEQUAL or same_digit >= MAX_SAME_DIGIT:
         return False
     smooth = np.corrcoef(np.log(counts[1:]), np.log(counts[:-1]))[0, 1]
@@ -79,74 +85,6 @@ def _has_unrelated_counts(distinct, counts):
         return bool(smooth < MAX_SMOOTH)
     is_spread = coverage < MAX_COVERAGE or first <= NEAR_ZERO * last
     return bool(is_spread and smooth < MAX_SMOOTH_SPREAD)
-
-
-# What category columns contain that look misread, and how one of them is converted.
-_MISREAD = {
-    "amounts": "numbers as text, with many distinct values. If they are amounts, "
-    "convert them, for example by X[{!r}].astype(float), without currencies and "
-    "separators of thousands.",
-    "dates": "dates as text: later dates will be unseen values. Convert them, for "
-    "example by pandas.to_datetime(X[{!r}]), and derive numbers, such as the hour, "
-    "the weekday or the age in days.",
-}
-
-
-def warn_about_misread(numbers, columns):
-    """Warn about codes among the pairs `numbers`, and about misread categories."""
-    names = [name for name, column in numbers if looks_like_codes(column, name)]
-    if names:
-        warn_user(
-            f"The numeric columns {names} contain whole numbers that look like codes "
-            "or ids, but are encoded by their size. Name codes in categorical_features "
-            "(inspection.describe_impressions shows what they gain); any list there, "
-            "even an empty one, silences this warning."
-        )
-    for content, text in _MISREAD.items():
-        names = [c.name for c in columns if getattr(c, "content_", None) == content]
-        if names:
-            warn_user(
-                f"The category columns {names} contain {text.format(names[0])} Any "
-                "list as categorical_features, even [], silences this warning."
-            )
-
-
-def warn_about_constants(columns):
-    names = [c.name for c in columns if getattr(c, "has_one_value", False)]
-    if names:
-        warn_user(
-            f"The columns {names} have the same value, or none, in all rows of fit. "
-            "Leave them out, or check how they were read."
-        )
-
-
-def warn_about_split_values(columns):
-    """Warn about columns in which a number and its text both occur."""
-    names = []
-    for column in columns:
-        if getattr(column, "content_", None) != "numbers and their texts":
-            continue
-        pairs = _value_kinds.split_values(column.codes_)  # empty if values are hashed
-        example = f" ({pairs[0][0]!r} and {pairs[0][1]!r})" if pairs else ""
-        names.append(f"{column.name!r}{example}")
-    if names:
-        warn_user(
-            "Columns contain numbers that also occur as text, which count as two "
-            f"values each: {', '.join(names)}. A file that is read in parts may have "
-            "such columns: read ids as text, or convert them by .astype(str)."
-        )
-
-
-def warn_about_few_values(columns, with_rates=()):
-    """Warn about columns learnt from few values, and those `with_rates` of few rows."""
-    names = [c.name for c in columns if getattr(c, "has_few_values", False)]
-    names += [name for name in with_rates if name not in names]
-    if names:
-        warn_user(
-            f"The encoding of the columns {names} is learnt from fewer than "
-            f"{_number.FEW_VALUES} values: later numbers will be clipped to their "
-            "range, and rates keep their scale. Pass more rows, or begin with fit."
-        )
 
 
 # Largest share of the distinct whole numbers of a column that may be lost as doubles.

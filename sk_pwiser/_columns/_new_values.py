@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._columns._category import UNSEEN, CategoryColumn
+from sk_pwiser._columns._codes import UNSEEN
 
 # The rows that are the last ones for `NewValues`, and what it returns at least.
 LATE_SHARE, LEAST_DROPOUT = 0.1, 0.05
@@ -22,7 +22,7 @@ class NewValues:
     n_rows: int = 0
 
     def add(self, codes, is_late):
-        columns = self.encoder.of_kind(CategoryColumn)
+        columns = self.encoder.code_columns_
         if not self.n_rows:
             self.n_unseen = np.zeros(len(columns))
             self.seen = [np.zeros(column.n_codes, dtype=bool) for column in columns]

@@ -1,14 +1,19 @@
 """Numbers as positions among bins."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sk_pwiser._columns._number import ROUNDING, NumericColumn, distinct_shares
 
-# Number of bins in addition to those of frequent values, and largest number of bins.
-N_BINS, MAX_BINS = 16, 64
+if TYPE_CHECKING:
+    from sk_pwiser._columns._choose import Choice
 
+# Number of bins in addition to those of frequent values.
+N_BINS = 16
+# Largest number of bins.
+MAX_BINS = 64
 
 # Number of rows per bin that more than N_BINS bins require.
 ROWS_PER_BIN = 32
@@ -22,7 +27,8 @@ def bin_edges(shares, max_bins=MAX_BINS):
     """
     if len(shares) <= max_bins + 1:
         return np.arange(len(shares))
-    is_frequent, n_frequent = np.zeros(len(shares), dtype=bool), None
+    is_frequent = np.zeros(len(shares), dtype=bool)
+    n_frequent = None
     while is_frequent.sum() != n_frequent:
         n_frequent = is_frequent.sum()
         bin_share = shares[~is_frequent].sum() / (max_bins - n_frequent)
@@ -45,15 +51,31 @@ class PiecewiseLinearColumn(NumericColumn):
     network expands it to one component per bin, see `networks._layers.BinExpansion`.
     """
 
+    encoding_name = "piecewise_linear"
     n_bins_ = 1
 
     max_bins: int = MAX_BINS
 
+    @classmethod
+    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+        """Return a column if this is the encoding of numbers that the user chose."""
+        if choice.numeric_encoding != cls.encoding_name:
+            return None
+        return cls(name, max_bins=choice.params["max_bins"])
+
     @property
-    def _words(self):
+    def bins(self) -> np.ndarray | None:
+        """Edges of the bins; None of a constant column."""
+        return getattr(self, "edges_", None)
+
+    @property
+    def words(self) -> str:
+        """How numbers that differ are encoded, in a few words."""
         return f"{self.n_bins_} bins"
 
-    def learn_constant(self, column, sample_weight=None):
+    def learn_constant(
+        self, column: Any, sample_weight: np.ndarray | None = None
+    ) -> Self:
         """Scale the position to [0, 1], since the network has one component for it."""
         learnt = super().learn_constant(column, sample_weight)
         if learnt is not self:
@@ -61,9 +83,9 @@ class PiecewiseLinearColumn(NumericColumn):
             learnt.n_bins_ = self.n_bins_
         return learnt
 
-    def _fit(self, known, weight):
-        distinct, shares = distinct_shares(known, weight)
-        max_bins = min(self.max_bins, max(N_BINS, len(known) // ROWS_PER_BIN))
+    def _fit(self, numbers, weight):
+        distinct, shares = distinct_shares(numbers, weight)
+        max_bins = min(self.max_bins, max(N_BINS, len(numbers) // ROWS_PER_BIN))
         self.edges_ = distinct[bin_edges(shares, max_bins)]
         n_edges = len(self.edges_)
         self.n_bins_ = n_edges - 1

@@ -18,19 +18,22 @@ N_QUANTILES = 1000
 class QuantileColumn(NumericColumn):
     """Encodes a column as normal scores of the ranks, with mean 0 and deviation 1."""
 
-    _words = "normal score"
+    encoding_name = "quantile"
+    words = "normal score"
 
-    def _fit(self, known, weight):
-        distinct, shares = distinct_shares(known, weight)
+    def _fit(self, numbers, weight):
+        distinct, shares = distinct_shares(numbers, weight)
         # The rank of a value is the share of the rows below it, plus half of its own
         # share. With extreme weights, rounding errors could give a rank of 0 or 1,
         # whose score is infinite.
         ranks = np.clip(shares.cumsum() - shares / 2, 1e-12, 1 - 1e-12)
         # The two values around each of the steps, and those at the ends.
-        steps, ends = np.arange(1, N_QUANTILES) / N_QUANTILES, [0, len(ranks) - 1]
+        steps = np.arange(1, N_QUANTILES) / N_QUANTILES
+        ends = [0, len(ranks) - 1]
         above = np.searchsorted(ranks, steps - ROUNDING)
         nodes = np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
-        self.values_, scores = distinct[nodes], ndtri(ranks[nodes])
+        self.values_ = distinct[nodes]
+        scores = ndtri(ranks[nodes])
         distinct_scores = np.interp(distinct, self.values_, scores)
         mean = shares @ distinct_scores
         scale = np.sqrt(shares @ (distinct_scores - mean) ** 2) or np.inf

@@ -1,13 +1,34 @@
-"""The kinds of columns."""
+"""The kinds of columns: the one place that lists them.
 
+A column is of the first kind that claims it.
+"""
+
+from sk_pwiser._columns._array import ArrayColumn
+from sk_pwiser._columns._base import Column
 from sk_pwiser._columns._bins_and_scores import BinsAndScoresColumn
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._list_weights import ListAges, ListWeights
+from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._columns._piecewise_linear import PiecewiseLinearColumn
 from sk_pwiser._columns._quantile import QuantileColumn
 from sk_pwiser._columns._standard import StandardColumn
+from sk_pwiser._columns._time import TimeColumn
 
-NUMERIC_ENCODINGS = {
+# The encodings of numbers, by the names that users choose.
+NUMERIC_ENCODINGS: dict[str, type[NumericColumn]] = {
     "standard": StandardColumn,
     "quantile": QuantileColumn,
     "piecewise_linear": PiecewiseLinearColumn,
     "bins_and_scores": BinsAndScoresColumn,
 }
+
+KINDS: tuple[type[Column], ...] = (
+    TimeColumn,  # it may be the only column of dates, which are no features
+    ListWeights,
+    ListAges,
+    ListColumn,
+    CategoryColumn,
+    ArrayColumn,
+    *NUMERIC_ENCODINGS.values(),
+)

@@ -1,18 +1,21 @@
 """Sparse matrices."""
 
+from collections.abc import Iterable, Sequence
 from copy import copy
+from typing import Any, Self
 
 import numpy as np
 
 from sk_pwiser._columns import _frames
-from sk_pwiser._columns._bags import make_bags
+from sk_pwiser._columns._bags import Bags, BagShape, make_bags
+from sk_pwiser._columns._base import Column, EncodedColumn, TableCells
 from sk_pwiser._columns._number import LARGEST_DEVIATION, LARGEST_VALUE
 
 # Number of entries that are processed at a time.
 CHUNK_ENTRIES = 2**20
 
 
-class SparseColumns:
+class SparseColumns(Column):
     """Encodes the columns of a sparse matrix as one bag per row.
 
     The weight of an entry is its value, clipped to the range of its column in fit,
@@ -22,7 +25,32 @@ class SparseColumns:
     weight is 0.
     """
 
-    def fit(self, X, sample_weight=None):
+    name = "sparse columns"
+    kind = "sparse"
+    encoding = "embedding"
+    network_input = "bags"
+    is_exportable = False
+    description = "A sparse table"
+
+    def bag_shape(self, code_columns: Sequence[Column]) -> BagShape:
+        """Return the shape of the bag."""
+        return BagShape(self.n_vectors, has_unseen=False)
+
+    def names_in(self, names: Iterable[Any]) -> list[Any]:
+        """Return all names: it stands for all columns of a table."""
+        return list(names)
+
+    def fit_table(
+        self, table: TableCells, sample_weight: np.ndarray | None
+    ) -> EncodedColumn:
+        """Learn the scales of the columns of a CSR matrix."""
+        return EncodedColumn(bag=self.fit(table.X, sample_weight))
+
+    def encode_table(self, table: TableCells) -> EncodedColumn:
+        """Return the bags of another CSR matrix."""
+        return EncodedColumn(bag=self.transform(table.X))
+
+    def fit(self, X: Any, sample_weight: np.ndarray | None = None) -> Bags:
         """Learn the scales of the columns of a CSR matrix, and return its bags."""
         X = _canonical(X)
         self.scale_, is_missing, self.ends_ = self._learn(X, sample_weight)
@@ -30,7 +58,7 @@ class SparseColumns:
         self.missing_columns_ = np.flatnonzero(is_missing)
         return self.transform(X)
 
-    def learn_constant(self, X, sample_weight=None):
+    def learn_constant(self, X: Any, sample_weight: np.ndarray | None = None) -> Self:
         """Return columns that have learnt those that had no values, if `X` has some."""
         if np.isfinite(self.scale_).all():
             return self
@@ -50,15 +78,18 @@ class SparseColumns:
         """
         n_columns = X.shape[1]
         ends = np.zeros((2, n_columns))
-        counts, squares = np.zeros(n_columns), np.zeros(n_columns)
+        counts = np.zeros(n_columns)
+        squares = np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
         size = max(n_columns, CHUNK_ENTRIES)
         for start in range(0, X.nnz, size):
             part = slice(start, start + size)
-            columns, values = X.indices[part], _values(X, part)
+            columns = X.indices[part]
+            values = _values(X, part)
             if (missing := np.isnan(values)).any():
                 is_missing[columns[missing]] = True
-                columns, values = columns[~missing], values[~missing]
+                columns = columns[~missing]
+                values = values[~missing]
             np.minimum.at(ends[0], columns, values)
             np.maximum.at(ends[1], columns, values)
             weights = np.ones(len(values))
@@ -68,13 +99,14 @@ class SparseColumns:
                 weights = sample_weight[rows][~missing]
             counts += np.bincount(columns, weights, n_columns)
             squares += np.bincount(columns, values**2 * weights, n_columns)
-        known = squares > 0
+        has_values = squares > 0
         scale = np.full(n_columns, np.inf)
-        scale[known] = np.sqrt(squares[known] / counts[known])
+        scale[has_values] = np.sqrt(squares[has_values] / counts[has_values])
         return scale, is_missing, ends
 
     @property
-    def n_vectors(self):
+    def n_vectors(self) -> int:
+        """Number of columns, and of columns with missing values again."""
         return len(self.scale_) + len(self.missing_columns_)
 
     def transform(self, X):
@@ -93,10 +125,10 @@ class SparseColumns:
         if len(missing):
             columns = indices[missing]
             place = np.searchsorted(self.missing_columns_, columns)
-            known = np.append(self.missing_columns_, -1)[place] == columns
+            has_vector = np.append(self.missing_columns_, -1)[place] == columns
             indices = indices.copy()
-            indices[missing] = np.where(known, len(self.scale_) + place, columns)
-            weights[missing] = known
+            indices[missing] = np.where(has_vector, len(self.scale_) + place, columns)
+            weights[missing] = has_vector
         return make_bags(X.indptr, indices, weights)
 
 
@@ -112,7 +144,8 @@ def _canonical(X):
         infinite = np.flatnonzero(np.isinf(X.data))
         if len(infinite):
             row = int(np.searchsorted(X.indptr, infinite[0], side="right")) - 1
-            column, value = int(X.indices[infinite[0]]), X.data[infinite[0]]
+            column = int(X.indices[infinite[0]])
+            value = X.data[infinite[0]]
             raise _frames.infinity_error(column, None, row, value)
     return X
 

@@ -8,16 +8,17 @@ from sk_pwiser._columns._number import LARGEST_DEVIATION, NumericColumn
 class StandardColumn(NumericColumn):
     """Encodes a column as standardised values, with mean 0 and standard deviation 1."""
 
-    _words = "standardised"
+    encoding_name = "standard"
+    words = "standardised"
 
     # Smallest and largest input.
     ends_ = (-LARGEST_DEVIATION, LARGEST_DEVIATION)
 
-    def _fit(self, known, weight):
-        self.mean_ = np.average(known, weights=weight)
-        variance = np.average((known - self.mean_) ** 2, weights=weight)
+    def _fit(self, numbers, weight):
+        self.mean_ = np.average(numbers, weights=weight)
+        variance = np.average((numbers - self.mean_) ** 2, weights=weight)
         self.scale_ = np.sqrt(variance) or np.inf
-        ends = (np.array([known.min(), known.max()]) - self.mean_) / self.scale_
+        ends = (np.array([numbers.min(), numbers.max()]) - self.mean_) / self.scale_
         self.ends_ = tuple(np.clip(ends, *StandardColumn.ends_).tolist())
 
     def _encode(self, values):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._columns._category import FIRST_VALUE, CategoryColumn
+from sk_pwiser._columns._codes import FIRST_VALUE
 from sk_pwiser._columns._frames import check_among, find_column
-from sk_pwiser._columns._list import LISTS, Elements, ListColumn
+from sk_pwiser._columns._list import LISTS, Elements
 from sk_pwiser._columns._number import LARGEST_DEVIATION
 from sk_pwiser._utils._warnings import warn_user
 
@@ -213,9 +213,10 @@ class TargetStatistics:
         return (len(self.columns) + len(self.lists)) * (self.n_tasks_ + 1)
 
     def column_names(self, encoder):
-        names, lists = encoder.category_names_, encoder.of_kind(ListColumn)
-        of_lists = [lists[column].name for column, _ in self.lists]
-        return [names[column] for column in self.columns] + of_lists
+        category_names = encoder.category_names_
+        list_columns = encoder.bag_columns_
+        list_names = [list_columns[column].name for column, _ in self.lists]
+        return [category_names[column] for column in self.columns] + list_names
 
     def names(self, encoder, task_names):
         names = self.column_names(encoder)
@@ -525,14 +526,15 @@ def find_target_columns(target_encoding, encoder, min_values):
     if isinstance(target_encoding, bool | np.bool_ | str):
         if not target_encoding:
             return []
-        n_codes = np.array([c.n_codes for c in encoder.of_kind(CategoryColumn)])
-        return np.flatnonzero(n_codes - FIRST_VALUE >= min_values).tolist()
-    names, known = [c.name for c in encoder.columns_], encoder.category_names_
+        columns = enumerate(encoder.code_columns_)
+        return [index for index, c in columns if c.n_values >= min_values]
+    names = [column.name for column in encoder.columns_]
+    category_names = encoder.category_names_
     chosen = set()
     for column in target_encoding:
         name = names[find_column("target_encoding", column, names)]
-        check_among("target_encoding", name, known, "category column")
-        chosen.add(known.index(name))
+        check_among("target_encoding", name, category_names, "category column")
+        chosen.add(category_names.index(name))
     return sorted(chosen)
 
 
@@ -541,28 +543,32 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
 
     They require a row per block, unless `n_samples` is None.
     """
-    least, chosen = params["target_encoding_min_values"], params["list_target_encoding"]
-    columns = find_target_columns(target_encoding, encoder, least)
-    categories, of_lists = map(encoder.of_kind, (CategoryColumn, ListColumn))
+    min_values = params["target_encoding_min_values"]
+    columns = find_target_columns(target_encoding, encoder, min_values)
+    categories = encoder.code_columns_
     # Numbers of codes of the tables, by the column that the vocabulary is of.
-    sizes = {categories[c].name: categories[c].n_codes for c in columns}
-    lists, is_named = [], not isinstance(chosen, bool | np.bool_)
-    for name in chosen if is_named else ():
-        check_among("list_target_encoding", name, [c.name for c in of_lists], LISTS)
-    for index, column in enumerate(of_lists):
-        if not (column.name in chosen if is_named else chosen):
+    sizes = {categories[c].name: categories[c].n_counted_codes for c in columns}
+    lists = []
+    chosen_lists = params["list_target_encoding"]
+    is_named = not isinstance(chosen_lists, bool | np.bool_)
+    list_columns = [] if encoder.is_sparse_ else encoder.bag_columns_
+    list_names = [column.name for column in list_columns]
+    for name in chosen_lists if is_named else ():
+        check_among("list_target_encoding", name, list_names, LISTS)
+    for index, column in enumerate(list_columns):
+        if not (column.name in chosen_lists if is_named else chosen_lists):
             continue
-        name = column.shared_name
-        if name is None:
-            name, n_values = column.name, column.items_.cardinality - FIRST_VALUE
-            if is_named or n_values >= least:
-                sizes[name] = column.n_own
-        if name in sizes:
-            lists.append((index, list(sizes).index(name)))
+        table_name = column.shared_name
+        if table_name is None:
+            table_name = column.name
+            if is_named or column.n_values >= min_values:
+                sizes[table_name] = column.n_counted_codes
+        if table_name in sizes:
+            lists.append((index, list(sizes).index(table_name)))
         elif is_named:
             raise ValueError(
                 f"list_target_encoding contains {column.name!r}, which shares the "
-                f"vocabulary of {name!r}; add this column to target_encoding."
+                f"vocabulary of {table_name!r}; add this column to target_encoding."
             )
     n_blocks = params["target_encoding_blocks"]
     if sizes and n_samples is not None and n_samples < n_blocks:

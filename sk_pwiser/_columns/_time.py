@@ -1,11 +1,16 @@
 """The column that orders the rows of a fit."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+from sk_pwiser._columns._base import Column
+
+if TYPE_CHECKING:
+    from sk_pwiser._columns._choose import Choice
 
 
 @dataclass(eq=False)
-class TimeColumn:
+class TimeColumn(Column):
     """A column that orders the rows of a fit, and is no input of the network.
 
     Later tables may lack it.
@@ -15,4 +20,10 @@ class TimeColumn:
 
     kind = "time"
     not_an_input = "is the time_column, and with time_feature=False no input"
+    is_read = False
     encoding = "orders the rows"
+
+    @classmethod
+    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+        """Return a column if it is the `time_column` and no feature."""
+        return cls(name) if name == choice.time_column else None

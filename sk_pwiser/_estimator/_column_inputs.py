@@ -29,7 +29,7 @@ def column_inputs(
     check_encoding_params(settings.encoding_params)
     encoder = make_encoder(settings, estimator_name)
     errors: dict[Any, str] = {}
-    X, *_ = encoder.fit(X, errors=errors)
+    X = encoder.fit(X, errors=errors).X
     encoder.columns_ = [
         column for column in encoder.columns_ if column.name not in errors
     ]
@@ -38,8 +38,8 @@ def column_inputs(
     rates = base_rates(targets.values, parents=targets.parents)
     schema = Schema.of(settings, encoder, targets, rates, statistics)
     spec = schema.spec(settings)
-    names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
-    if encoder.sparse_ is not None:
+    names = encoder.names_
+    if encoder.is_sparse_:
         sparse = ColumnInput(
             kind="sparse", encoding="embedding", vectors=1, width=spec.embedding_dim
         )
@@ -63,6 +63,6 @@ def column_inputs(
             encoding=encoding,
             vectors=n_vectors.get(column.name, 0),
             width=width,
-            content=getattr(column, "content_", None),
+            content=column.content_,
         )
     return X, {name: input_of_column[name] for name in names}

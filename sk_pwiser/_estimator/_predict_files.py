@@ -46,7 +46,7 @@ def _logits_of_tables(
 
 
 def _encoded(
-    schema: Schema, tables: Iterable[tuple[Any, str]]
+    schema: Schema, tables: Iterator[tuple[Any, str]]
 ) -> Iterator[Impressions]:
     """Yield the encoded rows of each table, while another thread reads the next one."""
     for table, place in in_background(tables):

@@ -1,7 +1,7 @@
 """Predictions of the estimator's network, and its embeddings."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,6 +13,7 @@ from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import ColumnInput, column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
+from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._recombined_rows import RowRecombiner
 from sk_pwiser._settings import Settings, values_are_per_impression
 from sk_pwiser._tasks._labels import Targets
@@ -167,6 +168,7 @@ class NetworkPredictionMixin(PredictionMixin):
                 "predict_value needs an estimator that was fitted with value_tasks."
             )
         with _threads.limited_threads():
+            tables: Iterable[Impressions]
             if _frames.reads_in_parts(X):
                 tables = _predict_files.encoded_tables(result.schema, X)
             else:

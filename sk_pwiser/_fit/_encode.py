@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sk_pwiser._columns import _encoder, _history_names, _misread
+from sk_pwiser._columns import _column_warnings, _encoder, _history_names
 from sk_pwiser._columns._new_values import NewValues
 from sk_pwiser._columns._number import FEW_VALUES
 from sk_pwiser._columns._target_statistics import BlockCounts, find_target_columns
@@ -303,7 +303,7 @@ class Encoding:
             learnt = encoder.fit(rows.X, weights)
             # Constants are usual in a small batch, and in a single row.
             if not is_update and len(rows) > 1:
-                _misread.warn_about_constants(encoder.columns_)
+                _column_warnings.warn_about_constants(encoder.columns_)
             statistics = _schema.unfitted_statistics(
                 settings, encoder, rows.targets.values.shape, is_update=is_update
             )
@@ -323,7 +323,7 @@ class Encoding:
                 columns = [each for each in columns if id(each) not in known]
             elif statistics is not None and len(codes) < FEW_VALUES:
                 with_rates = statistics.column_names(encoder)
-            _misread.warn_about_few_values(columns, with_rates)
+            _column_warnings.warn_about_few_values(columns, with_rates)
         times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
         self.whole = rows, (codes, *inputs), times

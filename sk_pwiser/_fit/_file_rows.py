@@ -1,7 +1,6 @@
 """Rows of files that may be larger than memory: read in parts, checked, and learnt."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -9,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._base import TableCells
+from sk_pwiser._columns._column_warnings import warn_about_constants
 from sk_pwiser._columns._encoder import learn_constant_columns
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._factorize import factorize
 from sk_pwiser._columns._frames import as_table, list_columns
-from sk_pwiser._columns._list import ListColumn
-from sk_pwiser._columns._misread import warn_about_constants
-from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._rows import _row_summary
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
 from sk_pwiser._rows._row_sample import RowSample
@@ -202,43 +199,6 @@ def show_progress(label: str, n_rows: int, total: int, end: str = "") -> None:
     sys.stderr.flush()
 
 
-class ValueCounts:
-    """Numbers of rows per value of a category column, exact up to `max_values` values.
-
-    Beyond that, only the most frequent half is kept (Manku and Motwani, 2002).
-    """
-
-    def __init__(self, column, max_values):
-        self.column = column
-        self.max_values = max_values
-        # Without codes of their own, values need not be counted.
-        self.is_counting = column.vocabulary.max_values != 0
-        self.counts, self.kinds = Counter(), set()
-        self.n_missing = self.n_dropped = self.max_dropped = 0
-
-    def add(self, *columns):
-        values, counts, kinds, n_missing = self.column.count(*columns)
-        self.kinds |= kinds
-        self.n_missing += n_missing
-        if not self.is_counting:
-            self.n_dropped += sum(counts)
-            return
-        self.counts.update(dict(zip(values, counts, strict=True)))
-        if len(self.counts) <= self.max_values:
-            return
-        counts = np.fromiter(self.counts.values(), dtype=np.int64)
-        n_kept = self.max_values // 2
-        limit = int(np.partition(counts, -n_kept - 1)[-n_kept - 1])
-        self.max_dropped += limit
-        self.n_dropped += int(counts[counts <= limit].sum())
-        self.counts = Counter({v: n for v, n in self.counts.items() if n > limit})
-
-    def finish(self):
-        values, counts = list(self.counts), list(self.counts.values())
-        has_missing = self.n_missing > 0
-        self.column.learn(values, counts, has_missing, self.kinds, self.n_dropped)
-
-
 class TableLearner:
     """Learns the columns of rows in parts, numbers from a sample of the rows.
 
@@ -251,34 +211,27 @@ class TableLearner:
         self.new = new
         self.max_values = dataset.max_values
         self.sample = RowSample(dataset.sample_rows, generator)
-        self.counts = None
+        self.learners = None  # by column
 
     def add(self, X, weights):
         if not self.new:
-            if any(getattr(c, "has_constant", False) for c in self.encoder.columns_):
+            if any(column.has_constant for column in self.encoder.columns_):
                 self.sample.add(X, weights)
             return
-        if self.counts is None:
+        if self.learners is None:
             self.encoder.begin(X)
-            self.numeric = self.encoder.of_kind(NumericColumn)
-            self.lists = self.encoder.of_kind(ListColumn)
-            counted = self.encoder.of_kind(CategoryColumn)
-            counted += [c.items_ for c in self.lists if c.shared_name is None]
-            self.counts = {c.name: ValueCounts(c, self.max_values) for c in counted}
-        columns = list_columns(as_table(X))
-        lists, elements = self.encoder.read_lists(columns)
-        by_name = {}
-        for column, values in zip(self.encoder.columns_, columns, strict=True):
-            by_name[column.name] = values
-            if isinstance(column, CategoryColumn):
-                self.counts[column.name].add(values, *elements[column.name])
-            elif isinstance(column, NumericColumn) and column.is_scalar:
-                column.read(values)  # an infinite value is named with its row
-        for column, own in lists:
-            if column.shared_name is None:
-                self.counts[column.name].add(own.elements)
-            column.add(own, by_name.get(column.ages_name))
-        self.sample.add(X.select([c.name for c in self.numeric]), weights)
+            columns = self.encoder.columns_
+            self.sampled = [column for column in columns if column.needs_sample]
+            self.learners = {
+                column.name: column.part_learner(self.max_values) for column in columns
+            }
+        table = TableCells(X, self.encoder.columns_, list_columns(as_table(X)))
+        for column in self.encoder.columns_:
+            column.check_cells(table)
+        for learner in self.learners.values():
+            learner.add(table)
+        names = [column.name for column in self.sampled]
+        self.sample.add(X.select(names), weights)
 
     def finish(self):
         """Return the encoder when all rows were added."""
@@ -290,12 +243,13 @@ class TableLearner:
         weights = _weights.row_weights(weights)
         if not self.new:
             return learn_constant_columns(encoder, table, weights)
-        for column in (*self.counts.values(), *self.lists):
-            column.finish()
-        values = list_columns(as_table(table)) if self.numeric else []
-        encoder.learn_numbers(list(zip(self.numeric, values, strict=True)), weights)
+        cells = list_columns(as_table(table)) if self.sampled else []
+        sample = TableCells(table, self.sampled, cells)
+        for learner in self.learners.values():
+            learner.finish(sample, weights)
+        encoder.warn_about_columns(sample)
         warn_about_constants(encoder.columns_)
-        dropped = {name: counts.max_dropped for name, counts in self.counts.items()}
+        dropped = {name: each.max_dropped for name, each in self.learners.items()}
         found = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]
         if found:
             warn_user(

@@ -3,7 +3,6 @@
 import numpy as np
 from scipy.stats import chi2
 
-from sk_pwiser._columns._category import CategoryColumn
 from sk_pwiser._rows._row_units import mix_bits
 
 # Rows are compared in so many blocks of consecutive rows.
@@ -37,7 +36,7 @@ def find_drift(codes, numeric, y, weight, encoder, task_names):
         labels = y[chosen, task] > 0.5
         outcome = np.where(is_known, labels, 2)
         log_chances[name] = _chance_of_counts(outcome[is_known], block[is_known], 2)
-    for index, column in enumerate(encoder.of_kind(CategoryColumn)):
+    for index, column in enumerate(encoder.code_columns_):
         values = codes[chosen, index]
         if int(values.max()) >= N_BUCKETS:
             mixed = mix_bits(values.astype(np.uint64))

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from sk_pwiser._columns._category import FIRST_VALUE, CategoryColumn
-from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._codes import FIRST_VALUE
 from sk_pwiser._utils._warnings import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
@@ -89,16 +88,16 @@ class RowOrder:
     """
 
     def __init__(self, columns, encoder, n_blocks, n_tasks, lists=()):
-        categories = encoder.of_kind(CategoryColumn)
+        categories = encoder.code_columns_
         # Dates are sorted in the order of time.
         self.runs = {
             index: Runs(categories[index].name, categories[index].cardinality)
             for index in columns
-            if getattr(categories[index], "content_", None) != "dates"
+            if categories[index].content_ != "dates"
         }
         # Of lists, by their first elements: pairs of a column and its number of codes.
-        of_lists = encoder.of_kind(ListColumn)
-        self.list_runs = {i: Runs(of_lists[i].name, n) for i, n in lists}
+        list_columns = encoder.bag_columns_
+        self.list_runs = {i: Runs(list_columns[i].name, n) for i, n in lists}
         self.n_known = np.zeros((n_blocks, n_tasks))
         self.n_ones = np.zeros((n_blocks, n_tasks))
 

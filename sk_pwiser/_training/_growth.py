@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sk_pwiser._columns._category import UNSEEN
-from sk_pwiser._columns._encoder import grow_encoder
-from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._codes import UNSEEN
+from sk_pwiser._columns._encoder import TableEncoder, grow_encoder
 from sk_pwiser._columns._target_statistics import ExtendedStatistics
 from sk_pwiser._training._schema import Schema
 
@@ -31,11 +30,7 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
     """
     before = schema.encoder
     encoder, origins, vectors = grow_encoder(before, X)
-    sizes = [
-        [column.n_own for column in each.of_kind(ListColumn)] + each.cardinalities_
-        for each in (before, encoder)
-    ]
-    if sizes[0] == sizes[1]:
+    if _table_sizes(encoder) == _table_sizes(before):
         return schema, None
     statistics = schema.statistics
     if statistics is not None:
@@ -51,9 +46,15 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
     ]
     growth = Growth(
         _in_one_table(rows, before.cardinalities_),
-        _in_one_table(vectors, [column.n_own for column in before.of_kind(ListColumn)]),
+        _in_one_table(vectors, [column.n_vectors for column in before.bag_columns_]),
     )
     return replace(schema, encoder=encoder, statistics=statistics), growth
+
+
+def _table_sizes(encoder: TableEncoder) -> list[int]:
+    """Return the numbers of vectors of all columns."""
+    columns = [*encoder.bag_columns_, *encoder.code_columns_]
+    return [column.n_vectors for column in columns]
 
 
 def _in_one_table(

@@ -10,12 +10,10 @@ from scipy.sparse import csr_array
 from sklearn.utils import Bunch
 
 from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
-from sk_pwiser._columns._category import UNSEEN, CategoryColumn
+from sk_pwiser._columns._codes import UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._frames import find_column
-from sk_pwiser._columns._list import ListColumn
 from sk_pwiser._columns._new_values import LEAST_DROPOUT
-from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._columns._target_statistics import (
     TargetStatistics,
     make_target_statistics,
@@ -150,21 +148,25 @@ class Schema:
 
         Columns of the weights and ages of lists are parts of the column of the lists.
         """
-        if self.encoder.sparse_ is not None:
+        if self.encoder.is_sparse_:
             raise ValueError("X must not be a sparse table.")
         places: dict[Any, tuple[list[int], list[int], list[int]]] = {}
-        rates, n_codes, n_numeric, n_bags = self.rate_places(), 0, 0, 0
+        rates = self.rate_places()
+        n_numeric = 0
+        n_columns = {"codes": 0, "bags": 0}
         for column in self.encoder.columns_:
-            if isinstance(column, CategoryColumn):
-                places[column.name] = [n_codes], rates.get(("codes", n_codes), []), []
-                n_codes += 1
-            elif isinstance(column, ListColumn):
-                places[column.name] = [], rates.get(("bags", n_bags), []), [n_bags]
-                n_bags += 1
-            elif isinstance(column, NumericColumn):
-                n = len(column.inputs)
-                places[column.name] = [], [*range(n_numeric, n_numeric + n)], []
-                n_numeric += n
+            if column.not_an_input:
+                continue
+            stop = n_numeric + len(column.inputs)
+            numeric = list(range(n_numeric, stop))
+            n_numeric = stop
+            place: dict[str, list[int]] = {"codes": [], "bags": []}
+            form = column.network_input
+            if form in place:
+                numeric += rates.get((form, n_columns[form]), [])
+                place[form] = [n_columns[form]]
+                n_columns[form] += 1
+            places[column.name] = place["codes"], numeric, place["bags"]
         return places
 
     def rate_places(self) -> dict[tuple[str, int], list[int]]:
@@ -183,24 +185,14 @@ class Schema:
 
     def column_encodings(self) -> dict[Any, Bunch]:
         """Return how each column was read, as `column_encodings_` describes it."""
-        encoder, found = self.encoder, {}
-        names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
-        columns = {column.name: column for column in encoder.columns_}
-        places = self.places() if columns else {}
-        for name in names:
-            column: Any = columns.get(name)  # none of a sparse table
+        columns = self.encoder.named_parts_
+        places = {} if self.encoder.is_sparse_ else self.places()
+        encodings = {}
+        for name in self.encoder.names_:
             codes, inputs, bags = places.get(name, ((), (), ()))
-            vocabulary = column
-            if isinstance(column, ListColumn):
-                vocabulary = column.items_ or columns[column.shared_name]
-            found[name] = Bunch(
-                kind=getattr(column, "kind", "sparse"),
-                encoding=getattr(column, "encoding", "embedding"),
-                values=getattr(vocabulary, "own_values_", None),
-                rates=bool(inputs) and bool(codes or bags),
-                bins=getattr(column, "edges_", None),
-            )
-        return found
+            has_rates = bool(inputs) and bool(codes or bags)
+            encodings[name] = Bunch(**columns[name].describe(columns), rates=has_rates)
+        return encodings
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
@@ -218,9 +210,9 @@ class Schema:
             dims = self.automatic_dims
             largest = max(*dims, self.widest_bag, 1)
         unseen_inputs = self.unseen_inputs()
-        bins, numbers = self.encoder.numeric_bins_, self.encoder.of_kind(NumericColumn)
-        bin_scales = [each.scale for column in numbers for each in column.inputs]
-        has_scores = any(column.has_scores for column in numbers)
+        bins = self.encoder.numeric_bins_
+        bin_scales = [each.scale for each in self.encoder.inputs_]
+        has_scores = any(column.has_scores for column in self.encoder.columns_)
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
         dropout = settings.encoding_params["category_dropout"]
@@ -339,8 +331,7 @@ def encode_plain(
         return form.encode(content, name)
     except TypeError as error:
         for column in [] if schema is None else schema.encoder.columns_:
-            vocabulary = getattr(column, "items_", None) or column
-            for value in getattr(vocabulary, "codes_", ()):
+            for value in column.stored_values():
                 try:
                     form.encode(value, name)
                 except TypeError:

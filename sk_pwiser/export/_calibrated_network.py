@@ -8,11 +8,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_pwiser._columns._array import ArrayColumn
-from sk_pwiser._columns._category import CategoryColumn
-from sk_pwiser._columns._list import ListColumn
-from sk_pwiser._columns._list_weights import ListWeights
-from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser.calibration import FunnelCalibrator
@@ -53,15 +48,11 @@ def market_of(estimator, encoder):
 
 def check_exportable(encoder):
     """Raise if a table is sparse, or if a column has arrays of numbers."""
-    kinds = CategoryColumn, ListColumn, ListWeights, *NUMERIC_ENCODINGS.values()
-    others = [] if encoder.sparse_ is None else ["A sparse table"]
-    for column in encoder.read_columns_:
-        if isinstance(column, ArrayColumn) or not isinstance(column, kinds):
-            others.append(f"Column {column.name!r}")
+    others = [part for part in encoder.parts_ if not part.is_exportable]
     if others:
         raise ValueError(
-            f"{others[0]} cannot be exported: only category columns, numeric columns "
-            "and lists of categories can be."
+            f"{others[0].description} cannot be exported: only category columns, "
+            "numeric columns and lists of categories can be."
         )
 
 

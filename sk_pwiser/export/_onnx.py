@@ -4,7 +4,8 @@ import logging
 import threading
 import warnings
 from contextlib import ExitStack
-from typing import ClassVar
+from os import PathLike
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -12,9 +13,7 @@ import torch
 from sklearn.utils.fixes import parse_version
 from torch.overrides import TorchFunctionMode
 
-from sk_pwiser._columns._category import UNSEEN, CategoryColumn
-from sk_pwiser._columns._list import ListColumn
-from sk_pwiser._columns._list_weights import ListWeights
+from sk_pwiser._columns._codes import UNSEEN
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
@@ -28,14 +27,17 @@ LARGEST_FILE = 2**31
 OUTPUT = "probabilities"
 # The second one is compared with PyTorch, and is not part of a file.
 OUTPUTS = [OUTPUT, "logits"]
-# Rows of the batch that is traced (1 would be exported as a size to broadcast), and of
-# those that the graph is checked with.
-EXAMPLE_SIZE, CHECKED_SIZES = 3, (1, 2, 4, 17, 100, 1_000)
+# Rows of the batch that is traced: 1 would be exported as a size to broadcast.
+EXAMPLE_SIZE = 3
+# Rows of the batches that the graph is checked with.
+CHECKED_SIZES = (1, 2, 4, 17, 100, 1_000)
 # The exporter of PyTorch sets global variables.
 EXPORT_LOCK = threading.Lock()
 
 
-def to_onnx(estimator, path, *, inputs="encoded"):
+def to_onnx(
+    estimator: Any, path: str | PathLike[str], *, inputs: str = "encoded"
+) -> None:
     """Write the network of a fitted estimator to an ONNX file.
 
     The graph has the output ``probabilities``: the result of `predict_proba`, in
@@ -313,9 +315,12 @@ class GraphBuilder:
     """Collects the nodes, constants and inputs of a graph, and names its tensors."""
 
     def __init__(self, onnx):
-        self.types, self.helper = onnx.TensorProto, onnx.helper
+        self.types = onnx.TensorProto
+        self.helper = onnx.helper
         self.from_array = onnx.numpy_helper.from_array
-        self.nodes, self.constants, self.inputs = [], [], []
+        self.nodes = []
+        self.constants = []
+        self.inputs = []
 
     def add(self, operator, *inputs, output=None, **attributes):
         """Append a node with one output; return the name of the output."""
@@ -342,24 +347,35 @@ class GraphBuilder:
         }
         return self.add("LabelEncoder", name, domain="ai.onnx.ml", **attributes)
 
-    def input(self, name, kind):
-        """Append an input of shape (n_samples, 1); return its name."""
-        shape = ["n_samples", 1]
+    def text_input(self, name):
+        """Append an input of strings, of shape (n_samples, 1); return its name."""
+        return self._input(name, self.types.STRING, 1)
+
+    def number_input(self, name, width=1):
+        """Append an input of doubles, of shape (n_samples, width); return its name."""
+        return self._input(name, self.types.DOUBLE, width)
+
+    def _input(self, name, kind, width):
+        name = str(name)
+        shape = ["n_samples", width]
         self.inputs.append(self.helper.make_tensor_value_info(name, kind, shape))
         return name
+
+    def to_float(self, name):
+        """Append a conversion to float32; return the name of the result."""
+        return self.add("Cast", name, to=self.types.FLOAT)
 
 
 def encoding_model(onnx, schema, market, n_tasks):
     """Return a model that encodes raw columns and, with `market`, finds shifts."""
     graph = GraphBuilder(onnx)
-    codes, numeric = [], []
+    tensors: dict[str, list[str]] = {"codes": [], "numeric": []}
     for column in schema.encoder.read_columns_:
         if reason := _obstacle(column):
             raise ValueError(f"Column {column.name!r} cannot be exported: {reason}.")
-        if isinstance(column, CategoryColumn):
-            codes.append(_add_categories(graph, column))
-        else:
-            numeric += _add_numbers(graph, column)
+        tensors[column.network_input] += column.add_to_graph(graph)
+    codes = tensors["codes"]
+    numeric = tensors["numeric"]
     if schema.statistics is not None:
         statistics = schema.statistics
         for column, table in zip(statistics.columns, statistics.tables_, strict=True):
@@ -372,7 +388,7 @@ def encoding_model(onnx, schema, market, n_tasks):
     if market is not None:
         index, shifts = market
         column = schema.encoder.read_columns_[index]
-        if not isinstance(column, CategoryColumn):
+        if column.network_input != "codes":
             raise ValueError(
                 f"by={column.name!r} must be a category column of the estimator."
             )
@@ -401,73 +417,20 @@ def _obstacle(column):
     """Return why a graph cannot take the raw values of a column, or None."""
     if column.name == OUTPUT:
         return "it has the name of the output"
-    if isinstance(column, ListColumn | ListWeights):
-        return 'it contains lists; use inputs="encoded"'
-    if not isinstance(column, CategoryColumn):
-        return None
-    kinds = sorted(column.kinds_)
-    if column.vocabulary.n_hash_buckets is not None:
-        return "it has hash buckets, for which ONNX has no operator"
-    if kinds not in ([], ["numbers"], ["text"]):
-        return f"it contains {' and '.join(kinds)}; a graph takes text or numbers"
-    for value in column.codes_:
-        if value == "":
-            return (
-                "its values in fit contain the empty string, which stands for missing "
-                "values in the graph; replace it by None before fit"
-            )
-        if "numbers" in kinds and float(value) != value:
-            return f"its value {value!r} has no equal of type double"
-    return None
-
-
-def _add_categories(graph, column):
-    """Add the lookup of a category column; return its codes, including rare values."""
-    if "numbers" not in column.kinds_:
-        name = graph.input(str(column.name), graph.types.STRING)
-        codes = {str(value): code for value, code in column.codes_.items()}
-        codes[""] = column.missing_code_
-        return graph.look_up(name, codes, UNSEEN)
-    name = graph.input(str(column.name), graph.types.DOUBLE)
-    codes = {float(value): code for value, code in column.codes_.items()}
-    found = graph.look_up(name, codes or {0.0: UNSEEN}, UNSEEN)
-    missing = graph.add("IsNaN", name)
-    return graph.add("Where", missing, np.int64(column.missing_code_), found)
-
-
-def _add_numbers(graph, column):
-    """Add the encoding of a numeric column; return its inputs."""
-    name = graph.input(str(column.name), graph.types.DOUBLE)
-    nodes, inputs = column.nodes
-    if len(nodes) == 1:  # some runtimes cannot multiply matrices without columns
-        nodes, inputs = np.append(nodes, nodes + 1), np.repeat(inputs, 2)
-    missing = graph.add("IsNaN", name)
-    known = graph.add("Where", missing, np.float64(nodes[0]), name)
-    known = graph.add("Clip", known, np.float64(nodes[0]), np.float64(nodes[-1]))
-    # The share of each interval between two nodes that lies below the value.
-    shares = graph.add("Sub", known, nodes[np.newaxis, :-1])
-    shares = graph.add("Div", shares, np.diff(nodes)[np.newaxis])
-    shares = graph.add("Clip", shares, np.float64(0), np.float64(1))
-    encoded = graph.add("MatMul", shares, np.diff(inputs)[:, np.newaxis])
-    encoded = graph.add("Add", encoded, np.float64(inputs[0]))
-    encoded = graph.add("Where", missing, np.float64(column.fill_value_), encoded)
-    numbers = [encoded, missing] if column.has_missing_ else [encoded]
-    return [graph.add("Cast", number, to=graph.types.FLOAT) for number in numbers]
+    return column.onnx_obstacle()
 
 
 def _add_shifts(graph, column, shifts, n_tasks):
     """Add the shifts of the log-odds by the values of a category column."""
-    kind = float if "numbers" in column.kinds_ else str
     if "" in shifts:
         raise ValueError(
             f"Column {column.name!r} cannot be exported: calibration rows contain the "
             "empty string, which a graph takes for missing; replace it by None."
         )
-    places = {kind(value): place for place, value in enumerate(shifts)}
-    last = len(shifts)  # the place of other values
-    found = graph.look_up(str(column.name), places or {kind(): last}, last)
+    # Other values have the last place.
+    places = column.add_places(graph, shifts, default=len(shifts))
     table = np.vstack([*shifts.values(), np.zeros(n_tasks)])
-    rows = graph.add("Squeeze", found, [1])
+    rows = graph.add("Squeeze", places, [1])
     graph.add("Gather", table, rows, output="encoding/shifts", axis=0)
 
 

@@ -1,228 +1,24 @@
 """Probabilities of single rows and small batches, without tables."""
 
-import copy
-import math
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from sk_pwiser._columns import _category, _frames, _value_kinds
-from sk_pwiser._columns._bags import combine_bags
-from sk_pwiser._columns._list import Elements, ListColumn
-from sk_pwiser._columns._list_weights import ListWeights
-from sk_pwiser._training._schema import bag_inputs
+from sk_pwiser._columns import _frames
+from sk_pwiser._columns._bags import Bags, combine_bags
+from sk_pwiser._columns._codes import UNSEEN
+from sk_pwiser._columns._number import NUMBERS
+from sk_pwiser._columns._row_fields import as_list, repeat
+from sk_pwiser._training._schema import Schema, bag_inputs
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
 from sk_pwiser.export._onnx import OnnxNetwork, checked_model
 
-# For more rows than this, a vectorised call is faster than a loop.
-FEW_ROWS = 8
-
-LARGEST = np.finfo(np.float64).max.item()
-# Values of these types are numbers, or missing, and need no conversion.
-NUMBERS = {bool, float, int, np.float64, type(None)}
 # Values of these types are not the values of a column.
 SCALARS = NUMBERS | {str}
-# Elements of these types are of a kind of those in fit, without a further check.
-TYPES_OF_KINDS = {"text": {str}, "numbers": {bool, int, float}}
-
-
-def make_field(column):
-    if isinstance(column, _category.CategoryColumn):
-        return CategoryField(column)
-    if isinstance(column, ListColumn):
-        return ListField(column)
-    return Field(column) if isinstance(column, ListWeights) else NumericField(column)
-
-
-class Field:
-    """A field that another one reads: numbers of the elements of lists."""
-
-    def __init__(self, column):
-        self.name = column.name
-        self.column = column
-
-
-class ListField(Field):
-    """Encodes the lists of categories of a column."""
-
-    def encode(self, values, categories, n_rows):
-        """Return the bags, from the values and the category fields by name."""
-        column, items = self.column, self.column.items_
-        if column.shared_name is not None:
-            items = categories[column.shared_name].column
-        names = self.name, column.weights_name, column.ages_name
-        used = [None if name is None else values[name] for name in names]
-        n_read = max(len(each) for each in used if each is not None)
-        lists, *numbers = (
-            None if each is None else as_column(repeat(each, n_read)) for each in used
-        )
-        lists, items = _frames.read_lists(lists, self.name), column.named(items)
-        self._check_kinds(lists, items)
-        bags = column.encode(lists, items, items.transform(lists.elements), *numbers)
-        if n_read == n_rows:
-            return bags
-        # The entries of one row, in all rows.
-        entries = [None if a is None else np.tile(a, n_rows) for a in bags[1:]]
-        return type(bags)(np.arange(n_rows + 1) * len(bags.indices), *entries)
-
-    def _check_kinds(self, lists, items):
-        """Raise if no element of a list is of a kind in fit, whatever other lists have.
-
-        A table is checked as a whole, but a row of a request is checked by itself.
-        """
-        types = [TYPES_OF_KINDS.get(kind, ()) for kind in items.kinds_]
-        if set(map(type, lists.elements)).issubset({type(None)}.union(*types)):
-            return
-        ends = np.maximum(lists.sizes, 0).cumsum().tolist()
-        for row, (start, end) in enumerate(pairwise([0, *ends])):
-            try:
-                items.transform(lists.elements[start:end])
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error
-
-
-class CategoryField:
-    """Encodes the values of a category column by lookup, in a copy of the column.
-
-    Categories may be integers above 2^53, or floats above it, but not both. A number of
-    the other kind is refused, as in a table, even if it equals a category.
-    """
-
-    def __init__(self, column):
-        self.name = column.name
-        self.column = copy.copy(column)
-        self.column.place = None  # messages begin with the row
-        self.column.codes_ = dict(column.codes_)
-        self._inexact = _value_kinds.inexact_classes(column.large)
-        # Unknown values of these types are unseen values, without a further check.
-        self._unseen_types = set()
-        if column.vocabulary.n_hash_buckets is None:
-            types = {"text": {str}, "numbers": {int, bool}}
-            known = [types.get(kind, set()) for kind in column.kinds_]
-            self._unseen_types.update(*known)
-
-    def encode_one(self, value):
-        try:
-            code = None if self._inexact else self.column.codes_.get(value)
-        except TypeError:
-            code = None
-        return self.encode([value])[0] if code is None else code
-
-    def encode(self, values):
-        """Return the codes of a list or array of values; rare values keep their own."""
-        find, values = self.column.codes_.get, as_list(values)
-        try:
-            codes = [find(value) for value in values]
-        except TypeError:  # of a value without a hash, which `transform` refuses
-            codes = [None] * len(values)
-        if None in codes or self._inexact:
-            codes = [
-                self._other_code(value, row)
-                if code is None or isinstance(value, self._inexact)
-                else code
-                for row, (value, code) in enumerate(zip(values, codes, strict=True))
-            ]
-        return codes
-
-    def _other_code(self, value, row):
-        """Return the code of a value that is not in the vocabulary, or inexact."""
-        if _frames.is_missing(value):
-            return self.column.missing_code_
-        if type(value) in self._unseen_types and not isinstance(value, self._inexact):
-            return _category.UNSEEN
-        # `transform` checks the kind of the value.
-        try:
-            return int(self.column.transform(as_column([value]))[0])
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error
-
-
-class NumericField:
-    """Encodes a numeric column by interpolation between the nodes of its encoding."""
-
-    def __init__(self, column):
-        self.name = column.name
-        self.has_missing = column.has_missing_
-        self._fill_value = float(column.fill_value_)
-        nodes, inputs = column.nodes
-        self._arrays = nodes, inputs
-        self._nodes, self._inputs = nodes.tolist(), inputs.tolist()
-        self._slopes = (np.diff(inputs) / np.diff(nodes)).tolist()
-
-    def encode_one(self, value, row=0):
-        """Return the input, and whether the value is missing if fit had any such."""
-        if value is None:
-            value = math.nan
-        elif type(value) not in NUMBERS or not (
-            -LARGEST <= value <= LARGEST or value != value
-        ):
-            value = self._read([value], row)[0].item()
-        nodes, inputs = self._nodes, self._inputs
-        if value != value:
-            encoded = self._fill_value
-        else:
-            place = bisect_right(nodes, value) - 1
-            if place < 0:
-                encoded = inputs[0]
-            elif place >= len(self._slopes):
-                encoded = inputs[-1]
-            else:
-                encoded = inputs[place] + self._slopes[place] * (value - nodes[place])
-        return (encoded, value != value) if self.has_missing else (encoded,)
-
-    def encode(self, values):
-        """Return the inputs, and an indicator of missing values if fit had any."""
-        if len(values) <= FEW_ROWS:
-            rows = [self.encode_one(value, row) for row, value in enumerate(values)]
-            return zip(*rows, strict=True)
-        numbers = self._read(values)
-        missing = np.isnan(numbers)
-        inputs = np.interp(numbers, *self._arrays)
-        inputs[missing] = self._fill_value
-        return [inputs, missing] if self.has_missing else [inputs]
-
-    def _read(self, values, first_row=0):
-        """Return the values as an array of numbers, with NaN for missing values."""
-        try:
-            if isinstance(values, list) and NUMBERS.issuperset(map(type, values)):
-                numbers = np.array(values, dtype=np.float64)  # None becomes NaN
-            else:
-                numbers = _frames.to_float(as_column(values))
-        except (TypeError, ValueError, OverflowError):
-            self._find_fault(values, first_row)
-            raise
-        if np.isinf(numbers).any():
-            self._find_fault(values, first_row)
-        return numbers
-
-    def _find_fault(self, values, first_row):
-        """Raise an error that names the first row without a finite number."""
-        for row, value in enumerate(values, start=first_row):
-            where = f"Row {row}, field {self.name!r}:"
-            (number,) = _frames.read_numbers(as_column([value]), f"{where} the value")
-            if np.isinf(number):
-                raise ValueError(f"{where} the number must be finite; got {value!r}.")
-
-
-def as_column(values):
-    """Return a list of values as an array of objects; arrays are returned unchanged."""
-    if isinstance(values, np.ndarray):
-        return values
-    return np.fromiter(values, dtype=object, count=len(values))
-
-
-def as_list(values):
-    """Return an array as a list of Python numbers, as in `fit`; lists unchanged."""
-    return values.tolist() if isinstance(values, np.ndarray) else values
-
-
-def repeat(values, n_rows):
-    """Return the values of all rows; a list of one value holds for all of them."""
-    return values * n_rows if len(values) == 1 < n_rows else values
 
 
 def as_rows(columns, n_rows, dtype):
@@ -238,52 +34,73 @@ def as_rows(columns, n_rows, dtype):
 class RowEncoder:
     """Encodes the fields of rows like the columns of a table."""
 
-    def __init__(self, schema):
-        _calibrated_network.check_exportable(schema.encoder)
-        self.fields = [make_field(column) for column in schema.encoder.read_columns_]
-        self._bag_sizes = [n for n, *_ in schema.encoder.bags_]
-        self._cardinalities = np.array(schema.encoder.cardinalities_, dtype=np.int64)
-        self._statistics, self._list_statistics = [], []
-        if schema.statistics is not None:
-            given, tables = schema.statistics, schema.statistics.tables_
-            tables = [table.copy() for table in tables]
-            self._statistics = list(zip(given.columns, tables, strict=False))
-            self._list_statistics = [(index, tables[j]) for index, j in given.lists]
+    def __init__(self, schema: Schema) -> None:
+        encoder = schema.encoder
+        _calibrated_network.check_exportable(encoder)
+        columns = encoder.read_columns_
+        self.fields = [column.row_field() for column in columns]
+        self._fields_by_name = {field.name: field for field in self.fields}
+        # Pairs of the index of a field and the field.
+        forms: dict[str | None, list[tuple[int, Any]]] = {
+            "codes": [],
+            "numeric": [],
+            "bags": [],
+            None: [],  # fields that others read
+        }
+        for index, (column, field) in enumerate(zip(columns, self.fields, strict=True)):
+            forms[column.network_input].append((index, field))
+        self._code_fields = forms["codes"]
+        self._numeric_fields = forms["numeric"]
+        self._bag_fields = [field for _, field in forms["bags"]]
+        self._bag_sizes = [shape.n_vectors for shape in encoder.bags_]
+        self._cardinalities = np.array(encoder.cardinalities_, dtype=np.int64)
+        self._statistics: list[tuple[int, np.ndarray]] = []
+        self._list_statistics: list[tuple[int, np.ndarray]] = []
+        statistics = schema.statistics
+        if statistics is not None:
+            tables = [table.copy() for table in statistics.tables_]
+            self._statistics = list(zip(statistics.columns, tables, strict=False))
+            self._list_statistics = [(i, tables[j]) for i, j in statistics.lists]
 
-    def encode(self, columns, n_rows):
+    def encode(
+        self, columns: Sequence[Any], n_rows: int
+    ) -> tuple[np.ndarray, np.ndarray, Bags | None]:
         """Return codes, numeric inputs and bags; a field may have one value for all."""
-        codes, numeric, lists, categories = [], [], [], {}
-        for field, values in zip(self.fields, columns, strict=True):
-            if isinstance(field, ListField):
-                lists.append(field)
-                continue
-            if isinstance(field, Field):  # which a list reads
-                continue
-            is_one = len(values) == 1
-            found = field.encode_one(values[0]) if is_one else field.encode(values)
-            if isinstance(field, CategoryField):
-                codes.append(found)
-                categories[field.name] = field
-            else:
-                numeric += found
+        codes = [_encode(field, columns[index]) for index, field in self._code_fields]
+        numeric = []
+        for index, field in self._numeric_fields:
+            numeric += _encode(field, columns[index])
         for column, table in self._statistics:
             numeric += list(table[codes[column]].T)
         bags = None
-        if lists:
-            names = [field.name for field in self.fields]
-            values = dict(zip(names, columns, strict=True))
-            parts = [field.encode(values, categories, n_rows) for field in lists]
+        if self._bag_fields:
+            parts = self._encode_bags(columns, n_rows)
             bags = combine_bags(parts, self._bag_sizes)
             for index, table in self._list_statistics:
-                part, shared_name = parts[index], lists[index].column.shared_name
-                sizes = np.diff(part.offsets)
-                elements = Elements.of_bags(part.indices, sizes, shared_name)
-                rates = elements.means(table[elements.codes]).T
+                rates = self._list_rates(index, parts[index], table)
                 numeric += list(rates[:, 0] if n_rows == 1 else rates)
-        codes = as_rows(codes, n_rows, np.int64)
+        code_rows = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
-        codes = np.where(codes < self._cardinalities, codes, _category.UNSEEN)
-        return codes, as_rows(numeric, n_rows, np.float32), bags
+        code_rows = np.where(code_rows < self._cardinalities, code_rows, UNSEEN)
+        return code_rows, as_rows(numeric, n_rows, np.float32), bags
+
+    def _encode_bags(self, columns, n_rows):
+        """Return the bags of each list field."""
+        values = dict(zip(self._fields_by_name, columns, strict=True))
+        return [
+            field.encode_bag(values, self._fields_by_name, n_rows)
+            for field in self._bag_fields
+        ]
+
+    def _list_rates(self, index, bags, table):
+        """Return the target statistics of lists, means over their elements."""
+        column = self._bag_fields[index].column
+        elements = column.elements_of(bags.indices, np.diff(bags.offsets))
+        return elements.means(table[elements.codes]).T
+
+
+def _encode(field, values):
+    return field.encode_one(values[0]) if len(values) == 1 else field.encode(values)
 
 
 class Scorer:
@@ -363,7 +180,7 @@ class Scorer:
     (100, 2)
     """
 
-    def __init__(self, estimator, *, runtime="auto"):
+    def __init__(self, estimator: Any, *, runtime: str = "auto") -> None:
         schema = _calibrated_network.fitted_result(estimator).schema
         check_choice("runtime", runtime, ("auto", "onnx", "torch"))
         self._encoder = RowEncoder(schema)
@@ -373,12 +190,14 @@ class Scorer:
         self._network = _calibrated_network.ProbabilityNetwork(estimator)
         # Both classes of a single task with 1-D y.
         self._n_columns = len(estimator.classes_)
-        self._requested, self._model = runtime, None
+        self._requested = runtime
+        self._model = None
         self._start()
 
     def _start(self):
         """Set the function that maps encoded inputs to probabilities."""
-        runtime, self.runtime = self._requested, "torch"
+        runtime = self._requested
+        self.runtime = "torch"
         self._run = self._network.predict
         if runtime == "torch":
             return
@@ -401,10 +220,14 @@ class Scorer:
         vars(self).update(state)
         self._start()
 
-    def __call__(self, rows, shared=None):
+    def __call__(
+        self, rows: Any, shared: Mapping[Any, Any] | None = None
+    ) -> npt.NDArray[np.float32]:
         return self.predict_proba(rows, shared)
 
-    def predict_proba(self, rows, shared=None):
+    def predict_proba(
+        self, rows: Any, shared: Mapping[Any, Any] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Predict probabilities over impressions.
 
         Parameters
@@ -451,11 +274,13 @@ class Scorer:
         inputs = {"codes": codes, "numeric": numeric}
         if self._market is not None:
             index, shifts = self._market
-            keys, common = as_list(columns[index]), np.zeros(len(self.task_names))
-            known = [
-                common if _frames.is_missing(k) else shifts.get(k, common) for k in keys
+            markets = as_list(columns[index])
+            no_shift = np.zeros(len(self.task_names))
+            market_shifts = [
+                no_shift if _frames.is_missing(market) else shifts.get(market, no_shift)
+                for market in markets
             ]
-            inputs["shifts"] = np.array(repeat(known, n_rows))
+            inputs["shifts"] = np.array(repeat(market_shifts, n_rows))
         return self._run(inputs | bag_inputs(bags))
 
     def _read(self, rows, shared):
@@ -466,12 +291,14 @@ class Scorer:
                 _is_column_of(rows.get(field.name), field) for field in fields
             ):
                 return self._read_columns(rows, shared)
-            rows, shared = [{**shared, **rows}], {}
+            rows = [{**shared, **rows}]
+            shared = {}
         if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
             raise TypeError(
                 f"rows must be a dict or a list of dicts; got {type(rows).__name__}."
             )
-        names, common = self.field_names, set()
+        names = self.field_names
+        common = set()
         try:
             if shared and rows:
                 common = {n for n in names if n in shared and n not in rows[0]}
@@ -499,14 +326,15 @@ class Scorer:
                     f"Row {index} has no field {absent[0]!r}; pass None for a missing "
                     f"value. It lacks {len(absent)} of {len(names)} fields."
                 )
-            if own := sorted(common.intersection(row), key=str):
+            if repeated := sorted(common.intersection(row), key=str):
                 raise ValueError(
-                    f"Row {index} has the field {own[0]!r}, which row 0 takes from "
-                    "shared; rows must not differ in their fields."
+                    f"Row {index} has the field {repeated[0]!r}, which row 0 takes "
+                    "from shared; rows must not differ in their fields."
                 )
 
     def _read_columns(self, rows, shared):
-        columns, lengths = [], {}
+        columns = []
+        lengths = {}
         self._refuse_single_columns(rows)
         for name in self.field_names:
             if name not in rows and name in shared:
@@ -529,7 +357,7 @@ class Scorer:
             field.name: _is_column(rows[field.name])
             for field in self._encoder.fields
             # The value of a list column is a list in a row, too.
-            if field.name in rows and not isinstance(field, Field)
+            if field.name in rows and not field.holds_lists
         }
         names = [name for name, is_column in are_columns.items() if is_column]
         if 0 < 2 * len(names) <= len(are_columns):
@@ -546,7 +374,7 @@ def _is_column(value):
 
 def _is_column_of(value, field):
     """Return whether a value is the column of a field rather than a row's value."""
-    if isinstance(field, Field) and _is_column(value):
+    if field.holds_lists and _is_column(value):
         value = _frames.first_known(value)  # of a list of lists
     return _is_column(value)
 

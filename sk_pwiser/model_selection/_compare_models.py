@@ -2,7 +2,7 @@
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -22,10 +22,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.fixes import parse_version
 
-from sk_pwiser._columns._category import CategoryColumn
 from sk_pwiser._columns._encoder import TableEncoder
-from sk_pwiser._columns._frames import collected, is_missing, selectable
-from sk_pwiser._columns._number import NumericColumn
+from sk_pwiser._columns._frames import collected, selectable
 from sk_pwiser._responses import check_targets
 from sk_pwiser._tasks._labels import read_labels
 from sk_pwiser._utils._extras import import_extra
@@ -259,38 +257,35 @@ class PlainColumns(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> Self:
         encoder = TableEncoder()
-        _, columns = encoder.begin(X)
+        table = encoder.begin(X)
+        categories = {}
+        empty = set()
+        for name, column in table.columns.items():
+            values = column.plain_values(table.cells[name])
+            if values.dtype == object:
+                categories[name] = sorted(set(values))
+            elif np.isnan(values).all():
+                empty.add(name)
         self.encoder_ = encoder
-        self.categories_ = {}
-        self.empty_ = set()
-        for column, values in zip(encoder.columns_, columns, strict=True):
-            if isinstance(column, CategoryColumn):
-                self.categories_[column.name] = sorted(set(as_texts(values)))
-            elif not (isinstance(column, NumericColumn) and column.is_scalar):
-                raise ValueError(
-                    f"Column {column.name!r} holds lists, which models of other "
-                    "packages cannot read; leave it out of the comparison."
-                )
-            elif np.isnan(column.read(values)).all():
-                self.empty_.add(column.name)
+        self.categories_ = categories
+        self.empty_ = empty
         return self
 
     def transform(self, X: Any) -> Any:
         pandas = import_extra("pandas", "compare_models")
-        table = {}
-        _, columns = self.encoder_.read(X)
-        for column, values in zip(self.encoder_.columns_, columns, strict=True):
-            name = str(column.name)
-            if column.name in self.empty_:
+        plain = {}
+        table = self.encoder_.read(X)
+        for name, column in table.columns.items():
+            values = column.plain_values(table.cells[name])
+            if name in self.empty_:
                 # scikit-learn's trees cannot be fitted to a column without a number.
-                table[name] = np.zeros(len(values))
-            elif not isinstance(column, CategoryColumn):
-                table[name] = column.read(values)
-            else:
-                categories = self.categories_[column.name]
-                codes = pandas.Index(categories).get_indexer(as_texts(values))
-                table[name] = pandas.Categorical.from_codes(codes, categories)
-        return pandas.DataFrame(table)
+                values = np.zeros(len(values))
+            elif name in self.categories_:
+                categories = self.categories_[name]
+                codes = pandas.Index(categories).get_indexer(values)
+                values = pandas.Categorical.from_codes(codes, categories)
+            plain[str(name)] = values
+        return pandas.DataFrame(plain)
 
 
 class StopsEarly(ClassifierMixin, BaseEstimator):
@@ -339,11 +334,6 @@ class CatBoost(ClassifierMixin, BaseEstimator):
     def _as_text(X: Any) -> Any:
         texts = {name: X[name].astype(str).fillna("unseen") for name in IS_CATEGORY(X)}
         return X.assign(**texts)
-
-
-def as_texts(values: Iterable[Any]) -> list[str]:
-    """Return the values of a category column as text, and missing ones as a value."""
-    return ["missing" if is_missing(value) else str(value) for value in values]
 
 
 def many_values(X: Any) -> list[str]:

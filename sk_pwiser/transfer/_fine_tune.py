@@ -14,9 +14,11 @@ import torch
 from sklearn.base import clone
 from torch.nn import functional as F
 
-from sk_pwiser._columns._category import CategoryColumn
-from sk_pwiser._columns._encoder import grow_encoder, learn_constant_columns
-from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._encoder import (
+    grow_encoder,
+    learn_constant_columns,
+    unchanged_origins,
+)
 from sk_pwiser._columns._target_statistics import ExtendedStatistics
 from sk_pwiser._fit import build, check, encode, refuse_refit, take_time_column, train
 from sk_pwiser._rows._checked_rows import GivenRows
@@ -416,8 +418,7 @@ def extend_schema(schema, rows, seen, extends):
     code, -1 for new values. The third is the same for the vectors of list columns.
     """
     encoder, statistics = schema.encoder, schema.statistics
-    origins = [np.arange(column.n_codes) for column in encoder.of_kind(CategoryColumn)]
-    vectors = [np.arange(column.n_own) for column in encoder.of_kind(ListColumn)]
+    origins, vectors = unchanged_origins(encoder)
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
         encoder = learn_constant_columns(encoder, rows.rows.X, rows.summary.of_rows)

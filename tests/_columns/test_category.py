@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._columns._category import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._codes import MISSING, UNSEEN
 from sk_pwiser._columns._factorize import factorize
 from sk_pwiser._columns._value_kinds import sort_values
 from sk_pwiser._columns._vocabulary import Vocabulary

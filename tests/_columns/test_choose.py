@@ -12,7 +12,8 @@ from column_kinds import MIXED, arrow
 from numpy.testing import assert_allclose, assert_array_equal
 from small_model import N, X, Y, small, warnings_in
 
-from sk_pwiser._columns._category import MISSING, CategoryColumn
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._codes import MISSING
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser.datasets import ParquetImpressions

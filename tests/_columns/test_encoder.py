@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from tables import arrow_table, pandas_objects
 
-from sk_pwiser._columns._category import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._codes import MISSING, UNSEEN
 from sk_pwiser._columns._encoder import CACHE_ROWS, TableEncoder
 from sk_pwiser._columns._frames import CHUNK_ROWS, as_table
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS

@@ -60,7 +60,7 @@ def test_every_container_gives_the_same_fit(container):
 
 def matrix_of(encoder, encoded):
     """Return the weights of the vectors of a single list column, one row per list."""
-    [(n_vectors, _)] = encoder.bags_
+    [(n_vectors, *_)] = encoder.bags_
     _, _, bags = encoded
     weights = np.ones(len(bags.indices)) if bags.weights is None else bags.weights
     matrix = np.zeros((len(bags.offsets) - 1, n_vectors))

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from rows_with_statistics import fit_transform
 
-from sk_pwiser._columns._category import FIRST_VALUE
+from sk_pwiser._columns._codes import FIRST_VALUE
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._rows._blocks import assign_blocks
 

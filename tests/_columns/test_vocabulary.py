@@ -16,7 +16,8 @@ from sklearn.utils import murmurhash3_32
 from small_model import X as IMPRESSIONS
 from small_model import small
 
-from sk_pwiser._columns._category import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder, grow_encoder
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._vocabulary import Vocabulary, hash_values

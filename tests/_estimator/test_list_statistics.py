@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from rows_with_statistics import fit_transform
 from small_model import small
 
-from sk_pwiser._columns._category import FIRST_VALUE
+from sk_pwiser._columns._codes import FIRST_VALUE
 from sk_pwiser._columns._list import Elements
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._rows._blocks import assign_blocks

@@ -13,7 +13,6 @@ from small_model import X, Y, small
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._columns._list import ListColumn
 from sk_pwiser._training._growth import grow_schema
 from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
@@ -267,13 +266,13 @@ def test_lists_get_vectors_for_new_elements(params, changes):
     model = growing(OLD_WORDS, **params)
     tables = model.net_.module_.input_layer.bags.tables
     before = [table.detach().clone() for table in tables]
-    column = model._result.schema.encoder.of_kind(ListColumn)[0]
+    column = model._result.schema.encoder.bag_columns_[0]
     n_old, known = column.items_.cardinality, dict(column.items_.codes_)
     if changes:
         model.set_params(batch_size=90)
     model.partial_fit(NEW_WORDS, Y)
     starts = model.callbacks[0].bags
-    column = model._result.schema.encoder.of_kind(ListColumn)[0]
+    column = model._result.schema.encoder.bag_columns_[0]
     codes = column.items_.codes_
     frequent = {v for v, c in codes.items() if c < column.items_.cardinality}
     assert frequent == {f"w{w}" for w in range(60)}
@@ -349,7 +348,7 @@ def test_statistics_of_lists_begin_with_the_rows_of_new_elements():
     model = growing(OLD_WORDS, encoding_params=params)
     model.partial_fit(NEW_WORDS, Y)
     schema = model._result.schema
-    codes = schema.encoder.of_kind(ListColumn)[0].items_.codes_
+    codes = schema.encoder.bag_columns_[0].items_.codes_
     counts = schema.statistics.counts_[-1][0, 0]
     lists = [*OLD_WORDS["words"], *NEW_WORDS["words"]]
     elements = [w for words in lists if words for w in words]

@@ -8,7 +8,7 @@ from impressions_in_files import in_a_file
 from numpy.testing import assert_allclose, assert_array_equal
 from small_model import small
 
-from sk_pwiser._columns._category import UNSEEN
+from sk_pwiser._columns._codes import UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._new_values import LEAST_DROPOUT, NewValues
 from sk_pwiser.datasets import ParquetImpressions

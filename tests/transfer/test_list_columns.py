@@ -6,7 +6,6 @@ import pytest
 import scipy.sparse as sp
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._columns._list import ListColumn
 from sk_pwiser.transfer import fine_tune, fit_like, merge_estimators, named_parts
 
 N = 80
@@ -44,8 +43,8 @@ def without_value_2(table, model):
     if sp.issparse(table):
         return np.flatnonzero(table[:, [2]].toarray()[:, 0] == 0), np.array([2])
     rows = [i for i in range(N) if not {2} & {*LISTS[i], *LISTS[-1 - i]}]
-    columns = model._result.schema.encoder.of_kind(ListColumn)
-    starts = np.cumsum([0, *(column.n_own for column in columns)])
+    columns = model._result.schema.encoder.bag_columns_
+    starts = np.cumsum([0, *(column.n_vectors for column in columns)])
     places = [
         start + column.items_.codes_[2]
         for start, column in zip(starts, columns, strict=False)
