@@ -100,6 +100,12 @@ def test_a_script_of_a_user_has_types(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_script_of_the_other_folders_has_types(tmp_path):
+    script = Path(__file__).with_name("typed_use.py").read_text()
+    assert check_types(script, tmp_path) == []
+
+
+@pytest.mark.slow
 def test_mistakes_of_a_user_are_found(tmp_path):
     lines = MISTAKES.splitlines()
     wrong = [
