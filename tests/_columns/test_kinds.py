@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from norm_and_direction import NormAndDirectionColumn
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
+from small_model import small
 
 import sk_pwiser
 from sk_pwiser import MultiTaskCTRCVRClassifier
