@@ -266,7 +266,7 @@ def test_inputs_of_a_prediction_are_copied_once(simulated):
 
 def test_parts_of_files_are_moved_without_a_wait(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr("sk_pwiser._fit._file_store.FILE_ROWS", 50)
+    monkeypatch.setattr("sk_pwiser._rows._stored_rows.FILE_ROWS", 50)
     X.join(Y).to_parquet(tmp_path / "rows.parquet")
     log = ParquetImpressions(tmp_path, [*X], [*Y], shuffle_rows=100)
     steps = Steps()

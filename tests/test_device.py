@@ -25,9 +25,9 @@ def test_estimators_run_on_the_device_of_the_fixture(device):
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_the_package_prefers_cuda_for_auto(kind, monkeypatch):
-    from sk_pwiser._fit import _fit
+    from sk_pwiser._training import _device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
     if hasattr(torch, "accelerator"):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert _fit.find_device.__wrapped__("auto") == torch.device(kind)
+    assert _device.find_device.__wrapped__("auto") == torch.device(kind)

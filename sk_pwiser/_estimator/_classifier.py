@@ -16,7 +16,7 @@ from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
-from sk_pwiser._fit import fit, fit_twice, one_eval_set
+from sk_pwiser._fit import fit, fit_further, fit_twice, one_eval_set, update
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
@@ -637,9 +637,7 @@ class MultiTaskCTRCVRClassifier(
         validation_rows = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
         if any(value is not None for value in validation_rows):
             eval_set = one_eval_set(eval_set, validation_rows)
-        result = self._fit(
-            training_rows, eval_set, earlier=last_result, refit=self.refit
-        )
+        result = self._fit(training_rows, eval_set, last_result)
         self._set_result(result)
         if result.rises is not None:
             task, share = result.rises
@@ -654,21 +652,41 @@ class MultiTaskCTRCVRClassifier(
 
     @_callbacks.runs_callbacks
     def _fit(
-        self, rows: GivenRows, eval_set: Any = None, refit: bool = False, **kwargs: Any
+        self, rows: GivenRows, eval_set: Any, last_result: TrainingResult | None
     ) -> TrainingResult:
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
         estimator must then be as it was.
         """
-        task = None
-        if hasattr(self, "_skl_callbacks"):
-            task = _callbacks.FitTask.of_fit(self, rows)
+        task = self._task(rows)
         settings = Settings.of(vars(self))
-        kwargs |= {"task": task, "estimator_name": type(self).__name__}
-        if refit:
-            return fit_twice(settings, rows, eval_set, **kwargs)
-        return fit(settings, rows, eval_set, **kwargs)
+        name = type(self).__name__
+        if settings.refit:
+            return fit_twice(
+                settings,
+                rows,
+                eval_set,
+                earlier=last_result,
+                task=task,
+                estimator_name=name,
+            )
+        if settings.warm_start:
+            return fit_further(
+                settings,
+                rows,
+                eval_set,
+                earlier=last_result,
+                task=task,
+                estimator_name=name,
+            )
+        return fit(settings, rows, eval_set, task=task, estimator_name=name)
+
+    def _task(self, rows: GivenRows) -> _callbacks.FitTask | None:
+        """Return the training as scikit-learn's callbacks see it, if there are any."""
+        if not hasattr(self, "_skl_callbacks"):
+            return None
+        return _callbacks.FitTask.of_fit(self, rows)
 
     @explain_names
     @checks_parameters(also_nested=False)
@@ -745,20 +763,34 @@ class MultiTaskCTRCVRClassifier(
         last_result = getattr(self, "_result", None)
         undo: Undo = []
         try:
-            result = self._fit(
-                GivenRows(X, Y, sample_weight, groups),
-                earlier=last_result,
-                classes=classes,
-                is_update=True,
-                undo=undo,
-            )
-            self._set_result(result)
+            rows = GivenRows(X, Y, sample_weight, groups)
+            self._set_result(self._update(rows, last_result, classes, undo))
         except BaseException:
             # An interrupt after the result was set leaves the complete update.
             if getattr(self, "_result", None) is last_result:
                 take_back(undo)
             raise
         return self
+
+    @_callbacks.runs_callbacks
+    def _update(
+        self,
+        rows: GivenRows,
+        last_result: TrainingResult | None,
+        classes: Any,
+        undo: Undo,
+    ) -> TrainingResult:
+        """Train on further rows, and return the result like `_fit`."""
+        task = self._task(rows)
+        return update(
+            Settings.of(vars(self)),
+            rows,
+            earlier=last_result,
+            classes=classes,
+            undo=undo,
+            task=task,
+            estimator_name=type(self).__name__,
+        )
 
     def _set_result(self, result: TrainingResult) -> Self:
         """Set the fitted attributes, all in one assignment.

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from sk_pwiser._columns._frames import reads_in_parts
-from sk_pwiser._fit import warn_about_corrupt
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import named_place
+from sk_pwiser._rows._file_rows import warn_about_corrupt
 from sk_pwiser._training._checkpoints import compared
 from sk_pwiser._training._net import probabilities
 from sk_pwiser._training._schema import Schema

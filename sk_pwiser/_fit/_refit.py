@@ -3,26 +3,27 @@
 import warnings
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from sk_pwiser._fit._encode import encode, random_state_at
-from sk_pwiser._fit._fit import (
-    Origin,
-    Plan,
-    Source,
-    build,
-    check,
-    find_origin,
-    read,
-    train,
+from sk_pwiser._fit._encode import encode
+from sk_pwiser._fit._fit import build, read
+from sk_pwiser._fit._learn_columns import EarlierColumns, NewColumns
+from sk_pwiser._fit._plan import Plan, check
+from sk_pwiser._fit._resume import (
+    check_resumed,
+    resumed_checkpoints,
+    saved_training,
+    train_resumed,
 )
 from sk_pwiser._fit._time_column import take_time_column
+from sk_pwiser._fit._train import train
 from sk_pwiser._rows._checked_rows import GivenRows
+from sk_pwiser._rows._hold_out import random_state_at
+from sk_pwiser._rows._protocol import Rows
 from sk_pwiser._settings import Settings
-from sk_pwiser._training import _rises
 from sk_pwiser._training._callbacks import (
     FitTask,
     KeepOnInterrupt,
@@ -30,13 +31,16 @@ from sk_pwiser._training._callbacks import (
     with_kinds,
 )
 from sk_pwiser._training._checked_components import check_components
+from sk_pwiser._training._checkpoints import Checkpoint
 from sk_pwiser._training._early_stopping import (
     BestEpochStopping,
     FirstStage,
     check_unmonitored,
 )
+from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._epoch_history import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._rises import find_rises
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils._warnings import warn_user
 
@@ -67,32 +71,51 @@ def fit_twice(
     """
     check_refit(settings, eval_set, earlier)
     settings = take_time_column(settings, given.X)
-    origin = find_origin(settings, given.X, None, is_update=False)
+    saved = saved_training(settings, given.X)
     with ExitStack() as stack:
-        rows = read(settings, given, origin, None, stack)
-        plan = check(settings, rows, origin=origin)
-        if task is not None:
-            task.begin(None)
-        result: TrainingResult | None = None
-        history = None  # that of the checkpoint, if there is one of the second stage
-        first_stage = None if origin.saved is None else origin.saved.start.first_stage
+        if saved is None:
+            rows = read(settings, given, stack)
+            plan = check(settings, rows)
+        else:
+            rows = read(settings, given, stack, saved.start.schema.targets)
+            plan = check_resumed(settings, rows, None, saved)
+        stages = Stages(estimator_name=estimator_name, task=task)
+        stages.begin()
+        if saved is not None and saved.start.first_stage is not None:
+            return stages.end(resume_second(plan, rows, stages, saved))
+        first = train_first(plan, rows.again(), stages, saved)
+        first_stage = find_length(first)
         if first_stage is None:
-            result = train_first(plan, rows.again(), task, estimator_name)
-            first_stage = find_length(result)
-            history = result.net.history
-        if first_stage is not None:
-            kept = result if keeps_on_interrupt(settings) else None
-            result = None  # frees the memory of its network
-            n_earlier = origin.n_earlier if history is None else len(history)
-            plan = second_plan(plan, rows, first_stage, n_earlier)
-            if kept is None:
-                result = train_second(plan, rows, history, task, estimator_name)
-            else:
-                result = train_second_or_keep(plan, rows, kept, task, estimator_name)
-        if task is not None:
-            task.end(lambda: result)
-        assert result is not None
+            return stages.end(first)
+        history = first.net.history
+        plan = second_plan(plan, rows, first_stage, n_earlier=len(history))
+        if keeps_on_interrupt(settings):
+            return stages.end(train_second_or_keep(plan, rows, stages, first))
+        del first  # frees the memory of its network
+        return stages.end(train_second(plan, rows, stages, history))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What both stages of a fit share."""
+
+    estimator_name: str
+    task: FitTask | None
+
+    def begin(self) -> None:
+        """Tell scikit-learn's callbacks that a fit begins, of an unknown length."""
+        if self.task is not None:
+            self.task.begin(None)
+
+    def end(self, result: TrainingResult) -> TrainingResult:
+        """Tell scikit-learn's callbacks that the fit has ended."""
+        if self.task is not None:
+            self.task.end(lambda: result)
         return result
+
+    def task_of_stage(self) -> FitTask | None:
+        """Return a stage as scikit-learn's callbacks see it."""
+        return None if self.task is None else StageTask(self.task)
 
 
 def check_refit(
@@ -120,13 +143,17 @@ def check_refit(
 
 
 def train_first(
-    plan: Plan, rows: Source, task: FitTask | None, estimator_name: str
+    plan: Plan, rows: Rows, stages: Stages, saved: Checkpoint | None
 ) -> TrainingResult:
-    """Train with early stopping."""
-    data = encode(plan, rows, estimator_name)
-    net = build(plan, data)
-    result = train(plan, data, net, task=None if task is None else StageTask(task))
-    for epoch in net.history:
+    """Train with early stopping, from the start or from a checkpoint on."""
+    task = stages.task_of_stage()
+    if saved is None:
+        data = encode(plan, rows, NewColumns(plan.settings, stages.estimator_name))
+        net = build(plan, data)
+        result = train(plan, data, net, task=task)
+    else:
+        result = train_resumed(plan, rows, saved, task)
+    for epoch in result.net.history:
         epoch["stage"] = 1
     return result
 
@@ -156,29 +183,27 @@ def has_ended(net: MultiTaskNet, stopping: BestEpochStopping) -> bool:
 
 
 def second_plan(
-    plan: Plan, rows: Source, first_stage: FirstStage, n_earlier: int
+    plan: Plan, rows: Rows, first_stage: FirstStage, *, n_earlier: int
 ) -> Plan:
     """Return the plan of the second stage, with new components.
 
     It draws the same random numbers as a fit without early stopping.
     """
     random_state = random_state_at(plan.first_random_state)
-    origin = plan.origin
-    if origin.saved is None or origin.saved.start.first_stage is None:
-        origin = Origin(n_earlier=n_earlier)
     components = check_components(
         plan.settings,
         rows.tasks.task_names,
         plan.device,
-        rows.has_groups,
-        random_state,
+        has_groups=rows.has_groups,
+        random_state=random_state,
     )
     return replace(
         plan,
-        origin=origin,
         components=components,
         random_state=random_state,
         split_state=plan.first_random_state,
+        earlier_split=None,
+        n_earlier=n_earlier,
         first_stage=first_stage,
     )
 
@@ -190,11 +215,7 @@ def keeps_on_interrupt(settings: Settings) -> bool:
 
 
 def train_second_or_keep(
-    plan: Plan,
-    rows: Source,
-    first: TrainingResult,
-    task: FitTask | None,
-    estimator_name: str,
+    plan: Plan, rows: Rows, stages: Stages, first: TrainingResult
 ) -> TrainingResult:
     """Run the second stage; an interrupt keeps the first one.
 
@@ -203,11 +224,13 @@ def train_second_or_keep(
     settings = plan.settings
     pairs = zip(settings.callbacks, with_kinds(settings.callbacks), strict=True)
     others = [
-        each for each, (_, kind) in pairs if not issubclass(kind, KeepOnInterrupt)
+        callback
+        for callback, (_, kind) in pairs
+        if not issubclass(kind, KeepOnInterrupt)
     ]
     plan = replace(plan, settings=replace(settings, callbacks=others))
     try:
-        result = train_second(plan, rows, first.net.history, task, estimator_name)
+        result = train_second(plan, rows, stages, first.net.history)
     except KeyboardInterrupt:
         warn_user(
             "Training was interrupted. callbacks holds KeepOnInterrupt: the first "
@@ -219,35 +242,68 @@ def train_second_or_keep(
 
 
 def train_second(
-    plan: Plan,
-    rows: Source,
-    history: EpochHistory | None,
-    task: FitTask | None,
-    estimator_name: str,
+    plan: Plan, rows: Rows, stages: Stages, history: EpochHistory
 ) -> TrainingResult:
-    """Train on all rows, and set the level of later rows."""
-    first_stage: Any = plan.first_stage
-    n_earlier = plan.origin.n_earlier
-    if plan.settings.verbose:
-        print(f"Training on all rows, for {first_stage.n_epochs} epochs.")
+    """Train on all rows, after the epochs of the first stage."""
+    announce_second(plan)
     with warnings.catch_warnings():
         # The first stage has issued those about the rows.
         warnings.simplefilter("ignore", UserWarning)
-        data = encode(plan, rows, estimator_name)
+        data = encode(plan, rows, NewColumns(plan.settings, stages.estimator_name))
     net = build(plan, data)
-    if history is not None:
-        net.history = deepcopy(history)
-    result = train(plan, data, net, task=None if task is None else StageTask(task))
-    for epoch in net.history[n_earlier:]:
+    net.history = deepcopy(history)
+    result = train(plan, data, net, task=stages.task_of_stage())
+    return finish_second(plan, data, result)
+
+
+def resume_second(
+    plan: Plan, rows: Rows, stages: Stages, saved: Checkpoint
+) -> TrainingResult:
+    """Train on all rows, from a checkpoint of the second stage on."""
+    start = saved.start
+    assert start.first_stage is not None
+    plan = second_plan(plan, rows, start.first_stage, n_earlier=start.n_earlier)
+    announce_second(plan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        data = encode(plan, rows, EarlierColumns(plan.settings, start.schema))
+    net = build(plan, data)
+    result = train(
+        plan,
+        data,
+        net,
+        checkpoints=resumed_checkpoints(plan, data, saved),
+        task=stages.task_of_stage(),
+    )
+    return finish_second(plan, data, result)
+
+
+def announce_second(plan: Plan) -> None:
+    """Say that the second stage begins, if the user wants to know."""
+    if plan.settings.verbose:
+        first_stage: Any = plan.first_stage
+        print(f"Training on all rows, for {first_stage.n_epochs} epochs.")
+
+
+def finish_second(
+    plan: Plan, data: EncodedData, result: TrainingResult
+) -> TrainingResult:
+    """Set the level of later rows, and say how both stages have ended."""
+    first_stage: Any = plan.first_stage
+    net = result.net
+    for epoch in net.history[plan.n_earlier :]:
         epoch["stage"] = 2
     if first_stage.level is not None:
         # No row is left that would tell the level of later ones, but the first stage
         # has measured how far it is from the level of the rows before.
         net.module_.shift_level(torch.tensor(first_stage.level))
-    n_epochs = len(net.history) - n_earlier
-    rises = _rises.find_rises(net, data.train, n_epochs, data.unrelated)
+    n_epochs = len(net.history) - plan.n_earlier
     reason = (
         f"{first_stage.stop_reason} Then a new network was trained on all rows. "
         f"{result.stop_reason}"
     )
-    return replace(result, rises=rises, stop_reason=reason)
+    return replace(
+        result,
+        rises=find_rises(net, data.train, n_epochs, data.unrelated),
+        stop_reason=reason,
+    )

@@ -94,7 +94,7 @@ class Impressions(TrainingRows, Dataset[Batch]):
     groups: Tensor | None = None  # int64 (n_samples,)
     rows: Tensor | None = None  # int64 (n_rows,); None for all rows
     bags: Any = None  # `Bags`
-    # float32 (n_samples, n_values), in multiples of the mean; NaN if not learnt
+    # float64 (n_samples, n_values), NaN where there is none to learn
     amounts: Tensor | None = None
 
     @classmethod

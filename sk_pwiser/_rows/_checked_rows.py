@@ -18,7 +18,7 @@ class GivenRows(NamedTuple):
     groups: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckedRows:
     """Rows whose labels, weights and groups were checked, with a table not encoded."""
 
@@ -37,16 +37,20 @@ class CheckedRows:
         """Leave out the rows of weight 0."""
         if self.weights is None:
             return self
-        is_kept = self.weights.reshape(len(self.weights), -1).any(axis=1)
-        if is_kept.all():
+        has_weight = self.weights.reshape(len(self.weights), -1).any(axis=1)
+        if has_weight.all():
             return self
-        kept = np.flatnonzero(is_kept)
+        weighted = np.flatnonzero(has_weight)
+        if self.place is None:
+            X = _safe_indexing(self.X, weighted)
+        else:
+            X = self.X.take(weighted)
         return replace(
             self,
-            X=_safe_indexing(self.X, kept) if self.place is None else self.X.take(kept),
-            targets=self.targets.at(kept),
-            weights=self.weights[kept],
-            groups=None if self.groups is None else self.groups[kept],
+            X=X,
+            targets=self.targets.at(weighted),
+            weights=self.weights[weighted],
+            groups=None if self.groups is None else self.groups[weighted],
         )
 
 

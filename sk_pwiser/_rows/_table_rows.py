@@ -1,6 +1,6 @@
 """The rows of a table in memory: read, checked, and encoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,7 +11,10 @@ from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._frames import as_table, collected, refuse_parts
 from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows, named_place
+from sk_pwiser._rows._protocol import RowEncoder, Rows
 from sk_pwiser._rows._row_summary import RowSummary
+from sk_pwiser._rows._table_store import TableStore
+from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._groups import check_groups, number_groups
 from sk_pwiser._tasks._labels import SoftTargets, Targets, check_tasks
 from sk_pwiser._tasks._row_match import check_match
@@ -22,12 +25,15 @@ from sk_pwiser._utils._warnings import warn_user
 class TableRows:
     """The rows of a table in memory: a data set of one part."""
 
-    sample_rows = None  # all rows are read
+    stays_in_memory = True
+    sample_rows: int | None = None  # all rows are read
+    max_values: int | None = None  # all values are counted
 
     def __init__(
         self,
-        settings: Any,
+        settings: Settings,
         rows: CheckedRows,
+        *,
         weight_scale: float | None = None,
         origin: str = "the training rows",  # as errors name them
         given_groups: "GivenGroups | None" = None,
@@ -51,7 +57,33 @@ class TableRows:
         """Yield the rows; `label` is what is done with them."""
         yield self.rows
 
-    def encode(self, schema: Any) -> Impressions:
+    def feature_names(self, default: Sequence[Any]) -> Sequence[Any]:
+        """Return the names of the columns, `default` if they have none."""
+        return list(getattr(self.rows.X, "columns", default))
+
+    def check_features(
+        self, eval_rows: Mapping[str, Rows], schema: RowEncoder | None
+    ) -> None:
+        """Do nothing: a table is checked when it is encoded."""
+
+    def eval_rows(self, dataset: Any) -> Rows:
+        """Raise: training on a table is validated on tables."""
+        raise TypeError(
+            f"eval_set must be a pair (X, Y); got {type(dataset).__name__}."
+        )
+
+    def value_of_group(self, number: int) -> Any:
+        """Return a group as the user passed it, None if there are no groups."""
+        if self.given_groups is None:
+            return None
+        first_row = int(np.argmax(self.rows.groups == number))
+        return self.given_groups.value_of(first_row)
+
+    def new_store(self) -> TableStore:
+        """Return an empty store of encoded rows."""
+        return TableStore()
+
+    def encode(self, schema: RowEncoder, loss: Any) -> Impressions:
         """Encode validation rows like the rows of a prediction."""
         rows = self.rows
         with named_place(self.origin):
@@ -60,8 +92,13 @@ class TableRows:
             rows.targets.values,
             self.summary.scaled,
             rows.groups,
-            schema.scaled_amounts(rows.targets.amounts),
+            rows.targets.amounts,
         )
+
+    def release(self) -> None:
+        """Free the memory of the table: training reads tensors only."""
+        self.rows = None
+        self.summary = None
 
 
 class GivenGroups(NamedTuple):
@@ -83,39 +120,49 @@ LARGEST_RATIO = 10.0
 
 
 def read_table(
-    settings: Any,
+    settings: Settings,
     given: GivenRows,
     expected: Targets | None = None,
     classes: Any = None,
     *,
-    is_update: bool = False,
+    may_lack_class: bool = False,
     weight_scale: float | None = None,
     origin: str = "the training rows",
 ) -> TableRows:
     """Check all but the table itself, and leave out the rows of weight 0.
 
     `expected` has the tasks of the earlier fit, or of the training rows. Weights are
-    divided by `weight_scale`, by default by their mean. The rows of an update may have
-    only one of the classes.
+    divided by `weight_scale`, by default by their mean. Rows of an update, and
+    validation rows, `may_lack_class`: they may have only one of the classes.
     """
     refuse_parts(given.X)
     targets = Y = collected(given.Y)
     check_encoding_params(settings.encoding_params)
     if not isinstance(Y, SoftTargets):
-        targets = check_tasks(settings, Y, expected, classes, is_update)
+        targets = check_tasks(
+            settings, Y, expected, classes, may_lack_class=may_lack_class
+        )
     X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
     n_samples = len(targets.values)
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)
     group_indices = check_groups(groups, n_samples)
-    rows = CheckedRows(X, targets, weights, group_indices).with_weight()
+    rows = CheckedRows(
+        X=X, targets=targets, weights=weights, groups=group_indices
+    ).with_weight()
     given_groups = None
     if rows.groups is not None:
         given_groups = GivenGroups(groups, group_indices, rows.groups)
         rows = replace(rows, groups=number_groups(rows.groups))
     if sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
-    checked = TableRows(settings, rows, weight_scale, origin, given_groups)
+    checked = TableRows(
+        settings,
+        rows,
+        weight_scale=weight_scale,
+        origin=origin,
+        given_groups=given_groups,
+    )
     mean = checked.summary.weights.own_mean
     if sample_weight is not None and None not in (weight_scale, mean):
         ratio = mean / weight_scale

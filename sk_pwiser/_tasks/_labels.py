@@ -498,9 +498,9 @@ def check_targets(
     )
 
 
-def check_tasks(settings, Y, expected=None, classes=None, is_update=False):
+def check_tasks(settings, Y, expected=None, classes=None, *, may_lack_class=False):
     """Check the labels of a fit; their tasks must be the expected ones."""
-    if is_update and expected is not None and expected.classes.ndim == 1:
+    if may_lack_class and expected is not None and expected.classes.ndim == 1:
         given = expected.classes if classes is None else np.unique(classes)
         if not np.array_equal(given, expected.classes):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Builds the network of the columns, and the net around it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._checked_components import Components, named_allocations
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._early_stopping import BestEpochStopping
-from sk_pwiser._training._lr_schedule import UpdateRate, WarmupStableDecay
+from sk_pwiser._training._encoded_data import Epochs
+from sk_pwiser._training._lr_schedule import Schedule, UpdateRate, WarmupStableDecay
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, loss_choice
 from sk_pwiser._training._value_terms import ValueTerms
@@ -45,7 +47,9 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
     return network
 
 
-def value_terms(settings: Settings, values: Any) -> ValueTerms | None:
+def value_terms(
+    settings: Settings, values: Any, scales: Sequence[float]
+) -> ValueTerms | None:
     """Return the losses of values, or None without any."""
     if not len(values):
         return None
@@ -53,8 +57,142 @@ def value_terms(settings: Settings, values: Any) -> ValueTerms | None:
         names=values.names,
         parents=values.parents,
         loss=VALUE_LOSSES[settings.value_loss],
+        scales=scales,
         sampling_rate=settings.negative_sampling_rate,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetForm:
+    """In what the net of a fit differs from one that is updated."""
+
+    schedule: type[Schedule]  # of the learning rate
+    weight_decay: float
+    average_decay: float  # of the average of the weights, 0 for none
+    # Whether a task with few events so far leans towards its parent.
+    leans_on_parents: bool
+
+    @classmethod
+    def of_fit(cls, settings: Settings, n_rows: int) -> "NetForm":
+        """Return the form of a net that is fitted to a number of rows."""
+        return cls(
+            schedule=WarmupStableDecay,
+            weight_decay=_optimizers.base_decay(settings, n_rows),
+            average_decay=settings.optimizer_params["average_decay"] or 0.0,
+            leans_on_parents=False,
+        )
+
+    @classmethod
+    def of_update(cls, settings: Settings) -> "NetForm":
+        """Return the form of a net that passes over each row once."""
+        return cls(
+            schedule=UpdateRate,
+            weight_decay=_optimizers.base_decay(settings),
+            average_decay=0.0,
+            leans_on_parents=settings.lr_schedule is not None,
+        )
+
+
+def build_criterion(
+    settings: Settings,
+    components: Components,
+    network: Any,
+    *,
+    form: NetForm,
+    base_rates: Sequence[float],
+    values: ValueTerms | None,
+) -> MultiTaskCriterion:
+    """Build the criterion; `base_rates` are those of the rows, if they are known."""
+    loss = components.loss
+    parents = network.spec.event_parents
+    if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
+        # The weight follows the rates of the rows, those of files are known only now.
+        task_rates = base_rates or network.spec.base_rates
+        ranked_rates = [task_rates[head] for head in loss.heads]
+        choice, arguments = loss_choice(settings, default_weight(ranked_rates))
+        loss = _components.build(
+            choice, settings.loss_params, loss.task_names, **arguments
+        )
+    criterion = MultiTaskCriterion(
+        loss,
+        components.weighting,
+        network.monotonicity_weight,
+        parents,
+        value_terms=values,
+    )
+    criterion.leans_on_parents = (
+        form.leans_on_parents and loss.averages_rows and max(parents) >= 0
+    )
+    return criterion
+
+
+def build_stopping(settings: Settings, epochs: Epochs) -> BestEpochStopping | None:
+    """Return the callback of early stopping, if a figure is monitored."""
+    if epochs.monitor is None:
+        return None
+    return BestEpochStopping(
+        epochs.monitor, settings.n_iter_no_change, epochs.first - 1
+    )
+
+
+def build_callbacks(
+    settings: Settings, stopping: BestEpochStopping | None, schedule: type[Schedule]
+) -> list[Any]:
+    """Return the callbacks of a net: our own, and then those of the user."""
+    callbacks: list[Any] = []
+    if stopping is not None:
+        callbacks.append(("early_stopping", stopping))
+    # A schedule among the user's callbacks replaces that of the estimator.
+    kinds = [kind for _, kind in with_kinds(settings.callbacks)]
+    has_schedule = any(issubclass(kind, LRScheduler) for kind in kinds)
+    if settings.lr_schedule is not None and not has_schedule:
+        callbacks.append(("lr_schedule", schedule()))
+    largest_norm = settings.optimizer_params["clip_grad_norm"]
+    if largest_norm is not None:
+        callbacks.append(("clip_grad_norm", GradientNormClipping(largest_norm)))
+    return [*callbacks, *(settings.callbacks or [])]
+
+
+def optimizer_arguments(
+    settings: Settings,
+    components: Components,
+    network: Any,
+    device: torch.device,
+    *,
+    decay: float,
+    n_rows: int,
+) -> dict[str, Any]:
+    """Return the optimiser of a net and its arguments, with skorch's prefix."""
+    kind, keywords = components.optimizer
+    if "weight_decay" in keywords:
+        keywords = {**keywords, "weight_decay": decay}
+    if _embedding_tables.sparse_tables(network):
+        kind = _lazy_tables.LAZY_KINDS[kind]
+    arguments = {f"optimizer__{name}": value for name, value in keywords.items()}
+    if _optimizers.can_fuse(settings, components.optimizer, network, device):
+        arguments.setdefault("optimizer__fused", True)
+    groups = _optimizers.parameter_groups(settings, network.spec, n_rows, decay)
+    return {"optimizer": kind, "optimizer__param_groups": groups, **arguments}
+
+
+def batch_arguments(
+    settings: Settings, components: Components, network: Any, device: torch.device
+) -> dict[str, Any]:
+    """Return the iterators of a net over training and validation rows."""
+    # On a CPU the activations of a batch should stay in the cache.
+    n_predicted = 2_048 if device.type == "cpu" else 32_768
+    # Text: a process that reads a pickle of the net may not know the device.
+    return {
+        "batch_size": settings.batch_size,
+        "iterator_train": BatchIterator,
+        "iterator_train__device": str(device),
+        "iterator_train__sampler": components.sampler,
+        "iterator_train__paths": _tree.task_paths(network.spec.event_parents),
+        "iterator_valid": BatchIterator,
+        "iterator_valid__device": str(device),
+        "iterator_valid__keeps_groups": components.loss.asks_for_groups,
+        "iterator_valid__batch_size": max(settings.batch_size, n_predicted),
+    }
 
 
 def build_net(
@@ -63,10 +201,10 @@ def build_net(
     schema: Any,
     device: torch.device,
     *,
-    epochs: tuple[str | None, int, int],
+    form: NetForm,
+    epochs: Epochs,
     n_rows: int = 1,
     base_rates: Sequence[float] = (),
-    is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
     """Build an initialised net for the columns of a schema, and `epochs` of a plan.
@@ -74,83 +212,38 @@ def build_net(
     `base_rates` are those of the rows, by default those of the network.
     """
     network = build_network(settings, schema, components.min_lazy_size)
-    loss, (monitor, first_epoch, max_epochs) = components.loss, epochs
-    if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
-        # The weight follows the rates of the rows, those of files are known only now.
-        known = base_rates or network.spec.base_rates
-        rates = [known[head] for head in loss.heads]
-        choice, given = loss_choice(settings, default_weight(rates))
-        loss = _components.build(choice, settings.loss_params, loss.task_names, **given)
-    criterion = MultiTaskCriterion(
-        loss,
-        components.weighting,
-        network.monotonicity_weight,
-        network.spec.event_parents,
-        value_terms=value_terms(settings, schema.targets.learnt_values),
+    criterion = build_criterion(
+        settings,
+        components,
+        network,
+        form=form,
+        base_rates=base_rates,
+        values=value_terms(settings, schema.targets.learnt_values, schema.value_scales),
     )
-    criterion.leans_on_parents = (
-        is_update
-        and settings.lr_schedule is not None
-        and loss.averages_rows
-        and max(network.spec.event_parents) >= 0
-    )
-    callbacks: list[Any] = []
-    stopping = None
-    if monitor is not None:
-        patience = settings.n_iter_no_change
-        stopping = BestEpochStopping(monitor, patience, first_epoch - 1)
-        callbacks.append(("early_stopping", stopping))
-    # A schedule among the user's callbacks replaces that of the estimator.
-    kinds = [kind for _, kind in with_kinds(settings.callbacks)]
-    has_schedule = any(issubclass(kind, LRScheduler) for kind in kinds)
-    if settings.lr_schedule is not None and not has_schedule:
-        schedule = UpdateRate() if is_update else WarmupStableDecay()
-        callbacks.append(("lr_schedule", schedule))
-    params = settings.optimizer_params
-    if params["clip_grad_norm"] is not None:
-        clipping = GradientNormClipping(params["clip_grad_norm"])
-        callbacks.append(("clip_grad_norm", clipping))
-    optimizer, optimizer_kwargs = components.optimizer
-    decay = _optimizers.base_decay(settings, None if is_update else n_rows)
-    if "weight_decay" in optimizer_kwargs:
-        optimizer_kwargs = {**optimizer_kwargs, "weight_decay": decay}
-    if _embedding_tables.sparse_tables(network):
-        optimizer = _lazy_tables.LAZY_KINDS[optimizer]
-    kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
-    if _optimizers.can_fuse(settings, components.optimizer, network, device):
-        kwargs.setdefault("optimizer__fused", True)
+    stopping = build_stopping(settings, epochs)
     net = net_class(
         network,
         criterion,
         settings=settings,
         compile_mode=components.compile_mode,
-        average_decay=0.0 if is_update else params["average_decay"] or 0.0,
+        average_decay=form.average_decay,
         stopping=stopping,
-        optimizer=optimizer,
-        optimizer__param_groups=_optimizers.parameter_groups(
-            settings, network.spec, n_rows, decay
-        ),
         lr=settings.lr,
-        batch_size=settings.batch_size,
-        max_epochs=max_epochs,
-        iterator_train=BatchIterator,
-        # Text: a process that reads a pickle of the net may not know the device.
-        iterator_train__device=str(device),
-        iterator_train__sampler=components.sampler,
-        iterator_train__paths=_tree.task_paths(network.spec.event_parents),
-        iterator_valid=BatchIterator,
-        iterator_valid__device=str(device),
-        iterator_valid__keeps_groups=loss.asks_for_groups,
-        # On a CPU the activations of a batch should stay in the cache.
-        iterator_valid__batch_size=max(
-            settings.batch_size, 2_048 if device.type == "cpu" else 32_768
-        ),
+        max_epochs=epochs.last,
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
-        callbacks=[*callbacks, *(settings.callbacks or [])],
+        callbacks=build_callbacks(settings, stopping, form.schedule),
         device=str(device),
         verbose=int(settings.verbose),
-        **kwargs,
+        **batch_arguments(settings, components, network, device),
+        **optimizer_arguments(
+            settings,
+            components,
+            network,
+            device,
+            decay=form.weight_decay,
+            n_rows=n_rows,
+        ),
     )
     net.initialize()
     return net

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sk_pwiser._rows._task_weights import check_task_weights
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks import _tree
 from sk_pwiser._training import _lazy_tables, _optimizers
@@ -27,7 +28,7 @@ from sk_pwiser.networks import (
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Components:
     """The parts of a net that do not depend on the table."""
 
@@ -43,6 +44,7 @@ def check_components(
     settings: Settings,
     task_names: tuple[str, ...],
     device: torch.device,
+    *,
     has_groups: bool,
     random_state: np.random.RandomState,
 ) -> Components:
@@ -69,27 +71,17 @@ def check_components(
     min_lazy_size = _lazy_tables.smallest_lazy_table(
         settings, optimizer, weighting, device
     )
+    compile_mode = None
+    if settings.compile:
+        compile_mode = _compile_mode(settings, weighting, device)
     return Components(
-        loss,
-        weighting,
-        optimizer,
-        sampler,
-        _compile_mode(settings, weighting, device) if settings.compile else None,
-        min_lazy_size,
+        loss=loss,
+        weighting=weighting,
+        optimizer=optimizer,
+        sampler=sampler,
+        compile_mode=compile_mode,
+        min_lazy_size=min_lazy_size,
     )
-
-
-def check_task_weights(
-    loss: MultiTaskLoss,
-    user: str = "Missing labels and sample_weight of shape (n_samples, n_tasks)",
-) -> None:
-    """Raise if a loss does not take weights per row and task, as missing labels are."""
-    if not loss.takes_task_weights:
-        raise ValueError(
-            f"{user} require a loss with weights per row and task; loss "
-            f"{type(loss).__name__} takes weights per row only. Support them in its "
-            "forward, and set takes_task_weights = True."
-        )
 
 
 def _check_network(

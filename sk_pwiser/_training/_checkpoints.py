@@ -58,12 +58,16 @@ FILES = "checkpoint-*.safetensors"
 
 # Settings that may differ between the parts of a training.
 FREE_SETTINGS = (
-    *("callbacks", "checkpoint_dir", "device"),
-    *("max_epochs", "verbose", "warm_start"),
+    "callbacks",
+    "checkpoint_dir",
+    "device",
+    "max_epochs",
+    "verbose",
+    "warm_start",
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """The start of a training, which is part of each of its checkpoints."""
 
@@ -182,7 +186,9 @@ class Checkpoints:
     generators: _random.Generators
     global_device: torch.device | None
 
-    def __init__(self, folder: Path, start: Start, saved: Checkpoint | None) -> None:
+    def __init__(
+        self, folder: Path, start: Start, saved: Checkpoint | None = None
+    ) -> None:
         self.folder = folder
         self.n_earlier = start.n_earlier
         self.saved = saved

@@ -2,40 +2,46 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 
 from sk_pwiser._rows._batches import Impressions, TrainingRows
-from sk_pwiser._training._growth import Growth
 from sk_pwiser._training._schema import Schema
 
 if TYPE_CHECKING:
     from sk_pwiser._training._level import LevelRecord
 
 
-@dataclass(frozen=True)
+class Epochs(NamedTuple):
+    """The epochs of a training."""
+
+    monitor: str | None  # column of the history that early stopping monitors
+    first: int  # epoch that may be the best one
+    last: int
+
+
+# An update passes over its rows once.
+SINGLE_PASS = Epochs(None, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncodedData:
     """The rows as tensors, and what the host has learnt of them."""
 
     train: TrainingRows
-    valid: TrainingRows | None
-    further: Mapping[str, TrainingRows]  # only measured
+    valid: TrainingRows | None = None
+    further: Mapping[str, TrainingRows] = field(default_factory=dict)  # only measured
     schema: Schema
-    epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
+    epochs: Epochs
     weight_scale: float  # by which weights were divided
     base_rates: Sequence[float]  # of these rows; in later updates, of the first call
     # Per row, validation rows included: the numbers of events of each task, and the
     # weights of these and of the events of its parent, or of all rows without one.
-    event_shares: Sequence[Sequence[float]]
-    holds_out: bool  # whether a part of the rows is held out
+    event_shares: Sequence[Sequence[float]] = ()
+    holds_out: bool = False  # whether a part of the rows is held out
     split_rows: dict[str, Any] | None = None  # that these were drawn from at random
     unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
-    growth: Growth | None = None  # of the tables of the earlier net
-    # Codes, labels, task weights and elements of lists of rows that are not in the
-    # target statistics yet.
-    labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
     # The level over time, if the last rows in time are held out.
     level: "LevelRecord | None" = None
 

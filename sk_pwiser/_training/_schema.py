@@ -98,12 +98,6 @@ class Schema:
             *learnt, of_columns, widest_bag, selection, value_scales=value_scales
         )
 
-    def scaled_amounts(self, amounts: np.ndarray | None) -> np.ndarray | None:
-        """Return amounts in multiples of their means, in float32; None without any."""
-        if amounts is None:
-            return None
-        return (amounts / np.array(self.value_scales)).astype(np.float32)
-
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
         statistics = self.statistics
@@ -294,14 +288,17 @@ def unfitted_statistics(
     encoder: TableEncoder,
     shape: tuple[int, int],  # of the labels
     earlier: Schema | None = None,
-    is_update: bool = False,
+    in_stream: bool = False,
 ) -> TargetStatistics | None:
-    """Return unfitted statistics; of the columns that an earlier fit selected."""
+    """Return unfitted statistics; of the columns that an earlier fit selected.
+
+    `in_stream` says that these are the first rows of a stream.
+    """
     chosen, params = settings.target_encoding, settings.encoding_params
     before = None if earlier is None else earlier.statistics
     expected: list[Any] = [] if before is None else before.column_names(encoder)
     # A stream cannot choose the size of its first part.
-    n_samples = None if is_update or earlier is not None else shape[0]
+    n_samples = None if in_stream or earlier is not None else shape[0]
     if earlier is not None and earlier.selection == statistics_selection(settings):
         # Columns whose vocabulary has grown since then might be selected as well.
         n_categories = 0 if before is None else len(before.columns)

@@ -16,10 +16,11 @@ from sk_pwiser import _settings
 from sk_pwiser._rows._batches import TrainingRows
 from sk_pwiser._settings import shared_param
 from sk_pwiser._training import _device
-from sk_pwiser._training._build_net import build_net
+from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._callbacks import PARTS, group_arguments, set_states
 from sk_pwiser._training._checked_components import check_components
 from sk_pwiser._training._embedding_tables import TABLES, sparse_tables
+from sk_pwiser._training._encoded_data import SINGLE_PASS
 from sk_pwiser._training._epoch_history import EpochHistory
 from sk_pwiser._training._growth import Growth
 from sk_pwiser._training._lazy_tables import LazyAdam
@@ -32,7 +33,7 @@ from sk_pwiser._utils._random import Generators, seeded_globally
 from sk_pwiser.networks import NETWORKS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingResult:
     """All that a fit has learnt, for predictions, later fits and files.
 
@@ -188,8 +189,13 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
 
 # Parameters that shape a net.
 _OF_SHAPE = (
-    *("network", "network_params", "loss", "loss_params"),
-    *("weighting", "weighting_params", "embedding_dim"),
+    "network",
+    "network_params",
+    "loss",
+    "loss_params",
+    "weighting",
+    "weighting_params",
+    "embedding_dim",
 )
 
 
@@ -394,14 +400,16 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     eager = replace(settings, compile=False)
     with seeded_globally(0, device):
         names, random_state = schema.targets.task_names, np.random.RandomState(0)
-        components = check_components(eager, names, device, False, random_state)
+        components = check_components(
+            eager, names, device, has_groups=False, random_state=random_state
+        )
         net = build_net(
             eager,
             replace(components, sampler=state["sampler"]),
             schema,
             device,
-            epochs=(None, 1, 1),
-            is_update=True,  # other trainings build their own net
+            form=NetForm.of_update(eager),  # other trainings build their own net
+            epochs=SINGLE_PASS,
         )
     for name in _OF_NET:
         setattr(net, name, state["net"][name])

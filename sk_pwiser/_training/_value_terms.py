@@ -20,6 +20,8 @@ class ValueTerms:
         Index of the task under which each amount arises, -1 for none.
     loss : type of ValueLoss
         The loss of a row.
+    scales : sequence of float
+        Mean amounts of the rows of the first fit, of which the scores are multiples.
     weight : float
         Factor of the losses.
     sampling_rate : float
@@ -32,12 +34,14 @@ class ValueTerms:
         names: Sequence[str],
         parents: Sequence[int],
         loss: type[ValueLoss],
+        scales: Sequence[float],
         weight: float = 1.0,
         sampling_rate: float = 1.0,
     ) -> None:
         self.names = tuple(names)
         self.parents = tuple(parents)
         self.loss = loss
+        self.scales = tuple(scales)
         self.weight = weight
         self.sampling_rate = sampling_rate
         self._totals = [0.0] * len(self.names)
@@ -60,11 +64,15 @@ class ValueTerms:
     def targets(
         self, y: Tensor, sample_weight: Tensor | None, amounts: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return amounts and weights, `(batch, n_values)`: 0 where nothing is learnt.
+        """Return scaled amounts and their weights, both `(batch, n_values)`.
+
+        They are 0 where none is learnt.
 
         Divided by the size of the batch, the losses of the rows with the event add up
         to the log-likelihood, as those of conditional heads do.
         """
+        # By float64: amounts in another unit then give the same multiples.
+        amounts = (amounts / amounts.new_tensor(self.scales)).float()
         weights = torch.ones_like(amounts)
         if sample_weight is not None:
             columns = [max(parent, 0) for parent in self.parents]

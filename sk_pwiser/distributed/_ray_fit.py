@@ -22,12 +22,16 @@ from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._rows._batches import BatchIterator, Impressions
+from sk_pwiser._rows._file_rows import FileRows
+from sk_pwiser._rows._stored_rows import StoredRows
+from sk_pwiser._rows._streamed_rows import StreamedImpressions
 from sk_pwiser._settings import Settings
 from sk_pwiser._training import _checkpoints
 from sk_pwiser._training._checked_components import check_components
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._state import TrainingResult, from_state, to_state
 from sk_pwiser._utils import _checks, _extras, _random
+from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser.distributed import _workers
 
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
@@ -35,14 +39,36 @@ JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
 FILES_PER_PROCESS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A training that several processes run together; it can be pickled."""
 
-    plan: _fit.Plan  # without components and validation rows
+    settings: Settings
+    random_state: np.random.RandomState
+    first_random_state: dict[str, Any]  # before the first draw
+    by_time: bool
     data: EncodedData
     seed: int  # of the order of rows, and of each process
     has_groups: bool
+
+    def plan(self, settings: Settings, device: torch.device) -> _fit.Plan:
+        """Return the plan of a process, with components on its device."""
+        components = check_components(
+            settings,
+            self.data.schema.targets.task_names,
+            device,
+            has_groups=self.has_groups,
+            random_state=self.random_state,
+        )
+        return _fit.Plan(
+            settings=settings,
+            device=device,
+            components=components,
+            random_state=self.random_state,
+            first_random_state=self.first_random_state,
+            split_state=self.first_random_state,
+            by_time=self.by_time,
+        )
 
 
 def prepare_job(
@@ -60,27 +86,31 @@ def prepare_job(
         raise ValueError(
             f"eval_set must be one set for a fit by several workers; got {n_sets}."
         )
-    source = _fit.FileRows(settings, dataset, folder, FILES_PER_PROCESS * n_processes)
+    source = FileRows(settings, dataset, folder, FILES_PER_PROCESS * n_processes)
     plan = _fit.check(settings, source, eval_set)
-    data = _fit.encode(plan, source, estimator_name)
+    columns = _fit.NewColumns(settings, estimator_name)
+    data = _fit.encode(plan, source, columns)
     train, valid = data.train, data.valid
-    assert isinstance(train, _fit.StreamedImpressions)
+    assert isinstance(train, StreamedImpressions)
     if isinstance(valid, Impressions):
-        store = _fit.RowStore(folder / "eval", max(train.store.sizes))
+        store = StoredRows(folder / "eval", max(train.store.sizes))
         store.add(valid, np.arange(len(valid)))
         store.flush()
-        valid = _fit.StreamedImpressions(store, data.schema, None, train.part_rows)
+        valid = StreamedImpressions(store, data.schema, None, train.part_rows)
     _check_divisible(plan, data, train)
     return Job(
-        replace(plan, components=None, eval_rows={}),
-        replace(data, valid=valid),
-        deepcopy(plan.random_state).randint(np.iinfo(np.int32).max),
-        source.has_groups,
+        settings=settings,
+        random_state=plan.random_state,
+        first_random_state=plan.first_random_state,
+        by_time=plan.by_time,
+        data=replace(data, valid=valid),
+        seed=deepcopy(plan.random_state).randint(LARGEST_SEED),
+        has_groups=source.has_groups,
     )
 
 
 def _check_divisible(
-    plan: _fit.Plan, data: EncodedData, rows: _fit.StreamedImpressions
+    plan: _fit.Plan, data: EncodedData, rows: StreamedImpressions
 ) -> None:
     net = _fit.build(plan, data)
     network, weighting = net.module_, net.criterion_.weighting
@@ -114,10 +144,8 @@ def run_job(
 ) -> TrainingResult:
     """Train, as one of several connected processes, on the rows of this process."""
     device = workers.device
-    settings = replace(job.plan.settings, device=str(device), verbose=verbose)
-    names, random_state = job.data.schema.targets.task_names, job.plan.random_state
-    components = check_components(settings, names, device, job.has_groups, random_state)
-    plan = replace(job.plan, settings=settings, device=device, components=components)
+    settings = replace(job.settings, device=str(device), verbose=verbose)
+    plan = job.plan(settings, device)
     net = _fit.build(plan, job.data, _workers.WorkerNet)
     assert isinstance(net, _workers.WorkerNet)
     net.join(workers, job.seed)
@@ -125,9 +153,15 @@ def run_job(
     clock = _workers.Clock(job.seed)
 
     def shard(rows: Any) -> _workers.Shard:
-        of_rows = rows.store, rows.schema, rows.tables, rows.part_rows, rows.device
         return _workers.Shard(
-            *of_rows, rank=workers.rank, n_workers=workers.size, clock=clock
+            store=rows.store,
+            schema=rows.schema,
+            tables=rows.tables,
+            part_rows=rows.part_rows,
+            device=rows.device,
+            rank=workers.rank,
+            n_workers=workers.size,
+            clock=clock,
         )
 
     valid = job.data.valid
@@ -138,7 +172,7 @@ def run_job(
     )
     result = _fit.train(plan, data, net, checkpoints=checkpoints)
     n_rows = len(job.data.train), 0 if valid is None else len(valid)
-    return replace(result, settings=job.plan.settings, n_rows=n_rows)
+    return replace(result, settings=job.settings, n_rows=n_rows)
 
 
 def import_ray():
@@ -330,14 +364,13 @@ def _train(folder):
             if (Path(name) / RESULT).exists():  # lost after the end of training
                 return
             saved = _checkpoints.find_checkpoint(Path(name))
-    settings, random_state = job.plan.settings, job.plan.random_state
+    settings = job.settings
     start = _checkpoints.Start(
-        _checkpoints.compared(settings),
-        random_state.get_state(legacy=False),
-        0,
-        len(job.data.train),
-        {},
-        job.data.schema,
+        settings=_checkpoints.compared(settings),
+        random_state=job.random_state.get_state(legacy=False),
+        n_earlier=0,
+        digests={},  # all workers read the files of one job
+        schema=job.data.schema,
     )
     checkpoints = ReportedCheckpoints(rank, folder / "none", start, saved)
     verbose = int(settings.verbose) if rank == 0 else 0

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._rows._batches import Batch, BatchIterator
+from sk_pwiser._rows._streamed_rows import StreamedImpressions
 from sk_pwiser._training._embedding_tables import sparse_tables
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._utils import _precision, _random

@@ -219,7 +219,7 @@ def check_labels(estimator, X, Y):
     """
     result = estimator._result
     settings = replace(result.settings, missing_labels=estimator.missing_labels)
-    targets = check_tasks(settings, Y, result.schema.targets, is_update=True)
+    targets = check_tasks(settings, Y, result.schema.targets, may_lack_class=True)
     check_match(X, len(targets.values), Y=Y)
     return targets.with_nan()
 

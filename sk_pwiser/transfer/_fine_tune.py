@@ -20,7 +20,15 @@ from sk_pwiser._columns._encoder import (
     unchanged_origins,
 )
 from sk_pwiser._columns._target_statistics import ExtendedStatistics
-from sk_pwiser._fit import build, check, encode, refuse_refit, take_time_column, train
+from sk_pwiser._fit import (
+    SharedColumns,
+    build,
+    check,
+    encode,
+    refuse_refit,
+    take_time_column,
+    train,
+)
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._rows._table_rows import read_table
 from sk_pwiser._settings import ENCODING_PARAMS, Settings, describe
@@ -383,13 +391,13 @@ def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
     settings = take_time_column(settings, given.X)
     # The network is new, and may be of another class.
     check_same_model(settings, replace(earlier.settings, network=settings.network))
-    table = read_table(settings, given, earlier.schema.targets, is_update=True)
+    table = read_table(settings, given, earlier.schema.targets, may_lack_class=True)
     plan = check(settings, table, eval_set)
     schema, *origins = extend_schema(earlier.schema, table, seen, extends)
-    data = encode(plan, table, type(estimator).__name__, schema)
+    data = encode(plan, table, SharedColumns(settings, schema))
     # Fine-tuned weights were learnt from the rows of the source, too.
     n_earlier = 0 if near is None else int(earlier.net.criterion_.n_rows)
-    net = build(plan, data, n_earlier=n_earlier)
+    net = build(plan, data, n_earlier_rows=n_earlier)
     task, rows = None, data.train
     if hasattr(estimator, "_skl_callbacks"):
         task = FitTask.of_fit(estimator, given)

@@ -10,7 +10,7 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._fit import fit, refuse_refit
+from sk_pwiser._fit import fit_further, refuse_refit
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._labels import SoftTargets
@@ -335,7 +335,7 @@ def train_on_probabilities(student, teacher, X, targets, sample_weight=None):
         # The loss of this training is not a parameter of the result.
         trained = fine_tune(student, X, labels, sample_weight, extend=False, **changed)
         return trained.set_params(**{name: getattr(student, name) for name in changed})
-    result = fit(
+    result = fit_further(
         Settings.of({**vars(student), **changed}),
         GivenRows(X, labels, sample_weight),
         estimator_name=type(student).__name__,

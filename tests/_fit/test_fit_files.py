@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback, EarlyStopping
 
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
-from sk_pwiser._fit import StreamedImpressions
+from sk_pwiser._rows._streamed_rows import StreamedImpressions
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.model_selection import compare_losses
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 def _small_files():
     """Store few rows per file, so that these rows make several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sk_pwiser._fit._file_store.FILE_ROWS", 100)
+        patch.setattr("sk_pwiser._rows._stored_rows.FILE_ROWS", 100)
         patch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 100)
         yield
 
@@ -194,7 +194,7 @@ def test_several_validation_sets_are_tables(folder):
 
 def test_eval_set_with_missing_labels_in_some_files(tmp_path, folder, monkeypatch):
     """Weights exist for some stored files only, and for none of those sampled."""
-    monkeypatch.setattr("sk_pwiser._fit._file_store.SAMPLE_FILES", 1)
+    monkeypatch.setattr("sk_pwiser._rows._streamed_rows.SAMPLE_FILES", 1)
     late = make_log(400, seed=1)
     # Of 200 rows, whose labels are not missing at random.
     late["conversion"] = late["conversion"].astype(float)

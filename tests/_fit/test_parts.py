@@ -9,11 +9,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._fit import _hold_out
-from sk_pwiser._fit._file_rows import GroupNumbers
-from sk_pwiser._fit._hold_out import HoldOut, hold_out
+from sk_pwiser._rows import _hold_out
 from sk_pwiser._rows._blocks import Blocks, assign_blocks
 from sk_pwiser._rows._checked_rows import CheckedRows
+from sk_pwiser._rows._group_numbers import GroupNumbers
+from sk_pwiser._rows._hold_out import HeldOutOfParts, hold_out
 from sk_pwiser._rows._row_sample import RowSample
 from sk_pwiser._rows._row_summary import RowSummary
 from sk_pwiser._settings import Settings
@@ -41,13 +41,13 @@ def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
     targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
     of_parts = [None if groups is None else groups[i : i + size] for i in starts]
     pairs = zip(targets, of_parts, strict=True)
-    parts = [CheckedRows(None, own, groups=numbers) for own, numbers in pairs]
+    parts = [CheckedRows(X=None, targets=own, groups=numbers) for own, numbers in pairs]
     for seed in range(n_seeds):
         random_state = np.random.RandomState(seed)
         if len(parts) == 1:
             yield hold_out(settings, parts[0], None, random_state)[0]
             continue
-        drawn = HoldOut(settings, Blocks(10, by_time=False), random_state)
+        drawn = HeldOutOfParts(settings, Blocks(10, by_time=False), random_state)
         for rows in parts:
             drawn.count(rows)
         drawn.start()
@@ -277,10 +277,10 @@ def test_groups_in_parts_are_held_out_by_their_first_times(n_days):
     times = np.random.default_rng(0).permutation(np.arange(300.0)) // (300 // n_days)
     settings = Settings.of(vars(MultiTaskCTRCVRClassifier()))
     blocks = Blocks(10, by_time=True)
-    drawn, parts = HoldOut(settings, blocks, np.random.RandomState(0)), []
+    drawn, parts = HeldOutOfParts(settings, blocks, np.random.RandomState(0)), []
     for part in (slice(0, 100), slice(100, 300)):
         rows = CheckedRows(
-            None, check_targets(np.zeros((300, 2))[part]), groups=groups[part]
+            X=None, targets=check_targets(np.zeros((300, 2))[part]), groups=groups[part]
         )
         parts.append((rows, times[part]))
         blocks.add(len(rows), times[part])

@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 from sklearn.pipeline import make_pipeline
 from small_model import small
 
-from sk_pwiser._fit import _encode
-from sk_pwiser._fit._hold_out import held_by_time, hold_out
+from sk_pwiser._fit import _encoded_parts
+from sk_pwiser._rows._hold_out import held_by_time, hold_out
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 
@@ -60,7 +60,7 @@ def test_a_part_of_a_day_is_drawn_in_whole_groups(log, size, monkeypatch):
     groups = X["time"] // size
     found = []
     monkeypatch.setattr(
-        _encode,
+        _encoded_parts,
         "hold_out",
         lambda *args, **options: found.append(hold_out(*args, **options)) or found[-1],
     )

@@ -12,7 +12,7 @@ from skorch.exceptions import DeviceWarning
 from small_model import X, Y, refuses, small
 
 from sk_pwiser._rows._batches import Impressions
-from sk_pwiser._training._encoded_data import EncodedData
+from sk_pwiser._training._encoded_data import SINGLE_PASS, EncodedData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import SharedBottom
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting
@@ -197,7 +197,15 @@ def test_training_and_validation_rows_are_moved_once():
         replace(rows, rows=torch.tensor([0, 2])),
         replace(rows, rows=torch.tensor([1])),
     )
-    data = EncodedData(*parts, {}, None, (None, 1, 1), 1.0, [0.1, 0.1], [], True)
+    data = EncodedData(
+        train=parts[0],
+        valid=parts[1],
+        schema=None,
+        epochs=SINGLE_PASS,
+        weight_scale=1.0,
+        base_rates=[0.1, 0.1],
+        holds_out=True,
+    )
     moved = data.to(torch.device("meta"))
     assert moved.train.codes.device.type == "meta"
     assert moved.valid.codes is moved.train.codes

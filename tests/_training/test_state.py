@@ -15,7 +15,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns import _target_statistics
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._estimator import _classifier
-from sk_pwiser._fit import _encode, _fit
+from sk_pwiser._fit import _train, _update
 from sk_pwiser._training import _state
 
 N_IDS = 400
@@ -69,16 +69,14 @@ class Watch:
     """Records the training and the validation rows of each fit."""
 
     def __init__(self, monkeypatch):
-        from sk_pwiser._fit import _fit
-
-        self.parts, train = [], _fit.train
+        self.parts, train = [], _train.train_epochs
 
         def watched(plan, data, *args, **kwargs):
             found = [data.train.rows, data.valid.rows]
             self.parts.append([set(rows.tolist()) for rows in found])
             return train(plan, data, *args, **kwargs)
 
-        monkeypatch.setattr(_fit, "train", watched)
+        monkeypatch.setattr(_train, "train_epochs", watched)
 
 
 @pytest.mark.parametrize("seed", [None, 0, "instance"])
@@ -234,7 +232,7 @@ def sizes(model):
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th line of some files of the package."""
 
-    MODULES = _classifier, _state, _target_statistics, _encode, _fit
+    MODULES = _classifier, _state, _target_statistics, _train, _update
     FILES = frozenset(module.__file__ for module in MODULES)
 
     def __init__(self, n=None):

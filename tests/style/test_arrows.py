@@ -54,7 +54,7 @@ FOLDERS = {
     "weighting": Folder("_utils", "torch", "torchjd"),
     "metrics": Folder("_columns _responses _tasks", LEARN, EXTRAS),
     "_settings": Folder(f"{COMPONENTS} _tasks _utils", "numpy sklearn torch"),
-    "_rows": Folder("_columns _settings _tasks _utils networks", TORCH, EXTRAS),
+    "_rows": Folder("_columns _settings _tasks _utils losses networks", TORCH, EXTRAS),
     "_training": Folder(
         f"{COMPONENTS} _columns _model_files _rows _settings _tasks _utils metrics",
         f"{TORCH} skorch",

@@ -1,19 +1,19 @@
-"""Validation rows of early stopping: the last in time, or drawn per funnel depth."""
+"""Which rows are held out for early stopping: the last in time, or drawn by depth."""
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from sk_pwiser._rows._blocks import Blocks, last_edge
+from sk_pwiser._rows._checked_rows import CheckedRows
 from sk_pwiser._rows._group_values import GroupValues
 from sk_pwiser._rows._row_sample import RowSample
 from sk_pwiser._rows._row_units import mix_bits
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._stratify import funnel_holdout, funnel_strata, holdout_sizes
 from sk_pwiser._utils._random import LARGEST_SEED
-from sk_pwiser._utils._warnings import warn_user
 
 # Units of rows that begin among the last rows are held out as a whole if they have at
 # least this share of them: sessions do, users who come back do not. The latter are
@@ -22,6 +22,61 @@ SHARE_OF_WHOLE_UNITS = 0.9
 
 # numpy draws from the hypergeometric distribution for fewer rows than this.
 LARGEST_POPULATION = 10**9
+
+
+class HeldOut(Protocol):
+    """Says of the next rows of a pass which are held out; the same in every pass."""
+
+    holds_out: bool  # whether any rows are held out
+
+    @property
+    def split_rows(self) -> dict[str, Any] | None:
+        """Of which rows they were drawn at random, as `find_split` returns it."""
+
+    def start(self) -> None:
+        """Start a pass over the rows."""
+
+    def draw(
+        self, rows: CheckedRows, times: np.ndarray | None, keys: np.ndarray | None
+    ) -> np.ndarray:
+        """Return which of the next rows are held out."""
+
+
+class NothingHeldOut:
+    """All rows are trained on."""
+
+    holds_out = False
+    split_rows: dict[str, Any] | None = None
+
+    def start(self) -> None:
+        """Start a pass over the rows."""
+
+    def draw(
+        self, rows: CheckedRows, times: np.ndarray | None, keys: np.ndarray | None
+    ) -> np.ndarray:
+        """Return that none of the rows is held out."""
+        return np.zeros(len(rows), dtype=bool)
+
+
+class HeldOutOfTable:
+    """The held-out rows of rows in one part, which are drawn once."""
+
+    holds_out = True
+
+    def __init__(
+        self, is_held_out: np.ndarray, split_rows: dict[str, Any] | None
+    ) -> None:
+        self.is_held_out = is_held_out
+        self.split_rows = split_rows
+
+    def start(self) -> None:
+        """Start a pass over the rows."""
+
+    def draw(
+        self, rows: CheckedRows, times: np.ndarray | None, keys: np.ndarray | None
+    ) -> np.ndarray:
+        """Return which of all rows are held out."""
+        return self.is_held_out
 
 
 def random_state_at(state: dict[str, Any]) -> np.random.RandomState:
@@ -33,7 +88,7 @@ def random_state_at(state: dict[str, Any]) -> np.random.RandomState:
 
 def hold_out(
     settings: Settings,
-    rows: Any,
+    rows: CheckedRows,
     times: np.ndarray | None,
     random_state: np.random.RandomState,
     *,
@@ -70,9 +125,10 @@ def hold_out(
         chosen_units = None
         if units is not None:
             # Rows follow those of their unit among earlier rows.
-            earlier = units[:start]
-            is_held[chosen] = np.isin(units[chosen], earlier[is_held[:start]])
-            chosen = chosen[~np.isin(units[chosen], earlier)]
+            earlier_units = units[:start]
+            held_out_units = earlier_units[is_held[:start]]
+            is_held[chosen] = np.isin(units[chosen], held_out_units)
+            chosen = chosen[~np.isin(units[chosen], earlier_units)]
             chosen_units = units[chosen]
             n_units = len(np.unique(chosen_units))
         # A single new row or unit cannot be divided; that of a first fit is an error.
@@ -84,14 +140,17 @@ def hold_out(
 
 
 def find_split(
-    settings: Settings, rows: Any, units: np.ndarray | None, earlier: Any
+    settings: Settings,
+    rows: CheckedRows,
+    units: np.ndarray | None,
+    earlier_split: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the ends of the parts from which rows are drawn in turn, and a digest.
 
     Rows that follow those of the earlier fit are a part of their own. From the earlier
     rows, the same ones as before are held out, so that none was trained on.
     """
-    ends = [] if earlier is None else list(earlier["ends"])
+    ends = [] if earlier_split is None else list(earlier_split["ends"])
     digests = {}  # of what determines the split of the first rows with a seed
     for n_rows in {*ends[-1:], len(rows)}:
         header = n_rows, float(settings.validation_fraction), rows.targets.parents
@@ -100,7 +159,7 @@ def find_split(
             if values is not None:
                 digest.update(values[:n_rows].tobytes())
         digests[n_rows] = digest.hexdigest()
-    if ends and earlier["digest"] != digests[ends[-1]]:
+    if earlier_split is not None and earlier_split["digest"] != digests[ends[-1]]:
         ends = []
     if len(rows) not in ends[-1:]:
         ends.append(len(rows))
@@ -149,7 +208,7 @@ def largest_part(share: float) -> float:
     return min(2 * share, (1 + share) / 2)
 
 
-class HoldOut:
+class HeldOutOfParts:
     """Chooses validation rows of rows in parts: the last in time or at random.
 
     The first pass counts the rows per funnel depth, and the second draws as many of
@@ -157,6 +216,8 @@ class HoldOut:
     by their deepest row in the part in which they begin or, with times, by their first
     row. Every pass over the rows holds out the same ones.
     """
+
+    holds_out = True
 
     def __init__(
         self, settings: Settings, blocks: Blocks, random_state: np.random.RandomState
@@ -173,7 +234,7 @@ class HoldOut:
         self.sample = RowSample(blocks.sample.n_rows, blocks.sample.generator)
         self.edge_share = 1.0  # of the groups that begin at the edge, drawn at random
 
-    def count(self, rows: Any, times: np.ndarray | None = None) -> None:
+    def count(self, rows: CheckedRows, times: np.ndarray | None = None) -> None:
         """Count rows of the first pass."""
         self._choose(rows, self._add)
         if times is not None and rows.groups is not None:
@@ -186,6 +247,13 @@ class HoldOut:
         self.counts = added
         self.n_units += len(strata)
         return np.zeros(len(strata), dtype=bool)
+
+    @property
+    def split_rows(self) -> dict[str, Any] | None:
+        """That all rows were drawn from, None if they are the last in time."""
+        if self.blocks.by_time:
+            return None
+        return {"ends": [self.blocks.n_rows], "digest": ""}
 
     def start(self) -> None:
         """Start a further pass, which reads the same parts as the first one."""
@@ -206,7 +274,10 @@ class HoldOut:
         np.add.at(self.n_left, self.stratum_of, self.counts)
 
     def draw(
-        self, rows: Any, times: np.ndarray | None, keys: np.ndarray | None = None
+        self,
+        rows: CheckedRows,
+        times: np.ndarray | None,
+        keys: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return which of the next rows are held out.
 
@@ -227,7 +298,9 @@ class HoldOut:
         is_drawn = self.random_state.random(len(begins)) < self.edge_share
         return (begins > self.edge) | ((begins == self.edge) & is_drawn)
 
-    def _choose(self, rows: Any, choose: Callable[..., np.ndarray]) -> np.ndarray:
+    def _choose(
+        self, rows: CheckedRows, choose: Callable[..., np.ndarray]
+    ) -> np.ndarray:
         strata = funnel_strata(rows.targets.with_nan(), rows.targets.parents)
         if rows.groups is None:
             return choose(strata, None)
@@ -285,28 +358,3 @@ class HoldOut:
         self.n_held[stratum] = n_held
         self.n_left[stratum] = n_left
         return np.array(chosen, dtype=np.intp)
-
-
-def warn_about_trained(earlier: Any, settings: Settings, split_rows: Any) -> None:
-    """Warn if rows may be held out that the earlier fit was trained on.
-
-    Without `split_rows`, they are the last in time.
-    """
-    before, share = earlier.split_rows, earlier.settings.validation_fraction
-    if earlier.split_state is None or earlier.used_all:
-        reason = "it held out no rows"
-    elif (before is None) != (split_rows is None):
-        reason = f"it held out {'random rows' if before else 'its last rows in time'}"
-    elif split_rows is None and settings.validation_fraction > share:
-        reason = f"its validation_fraction was {share}"
-    elif before == split_rows or before["ends"] == (ends := split_rows["ends"])[:-1]:
-        return
-    else:
-        reason = (
-            f"its {before['ends'][-1]} rows, with equal labels, groups and "
-            f"validation_fraction, are not known to be the first of these {ends[-1]}"
-        )
-    warn_user(
-        "Early stopping may decide on rows that the earlier fit was trained on, since "
-        f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."
-    )

@@ -1,0 +1,236 @@
+"""The rows between two passes: encoded at once, or read and encoded in every pass."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._checked_rows import CheckedRows, named_place
+from sk_pwiser._rows._hold_out import HeldOut, HeldOutOfParts, HeldOutOfTable, hold_out
+from sk_pwiser._rows._kept_units import KeptUnits
+from sk_pwiser._rows._protocol import Rows
+from sk_pwiser._rows._row_drift import find_drift
+from sk_pwiser._rows._row_units import UnitKeys, row_hashes
+from sk_pwiser._settings import Settings
+from sk_pwiser._times import row_times
+from sk_pwiser._training._schema import Schema, task_labels
+from sk_pwiser._utils._warnings import warn_user
+
+# Columns that a warning names.
+LARGEST_NUMBER_NAMED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPart:
+    """Rows that a pass has encoded, and what decides on their blocks."""
+
+    rows: CheckedRows
+    encoded: Impressions
+    codes: np.ndarray
+    times: np.ndarray | None  # None if times do not order the rows
+    weights: np.ndarray | None  # scaled, None for ones
+    units: np.ndarray | None  # that blocks do not part
+    keys: np.ndarray | None  # of `UnitKeys`, if units continue in other parts
+    # Whether units are rows with equal inputs. At the borders of blocks, their rows are
+    # interleaved, so that sorted rows would not be found.
+    interleaves_units: bool
+
+
+class EncodedParts(Protocol):
+    """Encoded rows that may be passed over several times."""
+
+    def read(self) -> Iterator[EncodedPart]:
+        """Yield the rows in their order."""
+
+    def hold_out(
+        self,
+        settings: Settings,
+        random_state: np.random.RandomState,
+        earlier_split: dict[str, Any] | None,
+    ) -> HeldOut:
+        """Choose the rows to hold out."""
+
+    def share_of_repeats(self) -> float:
+        """Return the share of rows, after a pass, whose equal rows blocks may part."""
+
+    def warn_about_large_groups(self, holds_out: bool, has_blocks: bool) -> None:
+        """Name a group that is too large to be held out, or left out of statistics."""
+
+    def warn_about_drift(self, settings: Settings, schema: Schema) -> None:
+        """Warn if validation rows are random, but the order of rows has a meaning."""
+
+
+def times_of(settings: Settings, X: Any, encoder: TableEncoder) -> np.ndarray:
+    """Return the times of rows."""
+    name = settings.encoding_params["time_column"]
+    times: np.ndarray = row_times(encoder.align(X), name)
+    return times
+
+
+class OnePart:
+    """Rows in one part, encoded when their columns were learnt, and not read again."""
+
+    def __init__(
+        self,
+        source: Rows,
+        rows: CheckedRows,
+        arrays: tuple[Any, ...],
+        *,
+        times: np.ndarray | None,
+        units: KeptUnits,
+    ) -> None:
+        self.source = source
+        self.rows = rows
+        self.arrays = arrays
+        self.times = times
+        self.units = units
+
+    def read(self) -> Iterator[EncodedPart]:
+        """Yield the rows."""
+        rows = self.rows
+        weights = self.source.summary.scaled
+        encoded = Impressions.of(*self.arrays)
+        yield EncodedPart(
+            rows=rows,
+            encoded=encoded.labelled(
+                rows.targets.values, weights, rows.groups, rows.targets.amounts
+            ),
+            codes=self.arrays[0],
+            times=self.times,
+            weights=weights,
+            units=self.units.of_blocks,
+            keys=None,
+            interleaves_units=rows.groups is None,
+        )
+
+    def hold_out(
+        self,
+        settings: Settings,
+        random_state: np.random.RandomState,
+        earlier_split: dict[str, Any] | None,
+    ) -> HeldOut:
+        """Draw the rows to hold out, or take the last in time."""
+        is_held_out, split_rows = hold_out(
+            settings,
+            self.rows,
+            self.times,
+            random_state,
+            units=self.units.of_held_out_rows,
+            earlier_split=earlier_split,
+        )
+        return HeldOutOfTable(is_held_out, split_rows)
+
+    def share_of_repeats(self) -> float:
+        """Return 0: units keep equal rows together."""
+        return 0.0
+
+    def warn_about_large_groups(self, holds_out: bool, has_blocks: bool) -> None:
+        """Name a group that is too large to be held out, or left out of statistics."""
+        large_group = None
+        if holds_out:
+            large_group = self.units.large_groups.get("held out")
+        if has_blocks and large_group is None:
+            large_group = self.units.large_groups.get("left out")
+        if large_group is None:
+            return
+        number, size = large_group
+        value = self.source.value_of_group(number)
+        name = "A group" if value is None else f"The group {value!r}"
+        warn_user(
+            f"{name} has {size} of {len(self.rows)} rows, too many to be held out or "
+            "left out of target statistics as a whole: its rows are treated as rows "
+            "without a group. If it stands for many users, such as guests, give each "
+            "of their rows or sessions a group of its own."
+        )
+
+    def warn_about_drift(self, settings: Settings, schema: Schema) -> None:
+        """Warn if validation rows are random, but the order of rows has a meaning."""
+        codes, numeric, *_ = self.arrays
+        labels, weights = task_labels(
+            settings, self.rows.targets, self.source.summary.scaled
+        )
+        drifting = find_drift(
+            codes,
+            numeric,
+            labels,
+            weights,
+            encoder=schema.encoder,
+            task_names=schema.targets.task_names,
+        )
+        if not drifting:
+            return
+        names = ", ".join(map(repr, drifting[:LARGEST_NUMBER_NAMED]))
+        others = ", ..." if len(drifting) > LARGEST_NUMBER_NAMED else ""
+        warn_user(
+            f"The rows are in an order that matters: {names}{others} differ between "
+            "earlier and later rows by more than chance, but early stopping validates "
+            "on random rows, which does not tell how good predictions of later rows "
+            "are. If the rows are in the order of time, name a column of times by "
+            "encoding_params={'time_column': ...}; X.assign(row=range(len(X))) has one "
+            "that stands for their order. If not, shuffle them."
+        )
+
+
+class SeveralParts:
+    """Rows in several parts, read again and encoded in every pass."""
+
+    def __init__(
+        self,
+        source: Rows,
+        encoder: TableEncoder,
+        held_out: HeldOutOfParts,
+        *,
+        by_time: bool,
+    ) -> None:
+        self.source = source
+        self.encoder = encoder
+        self.held_out = held_out
+        self.by_time = by_time
+        self.unit_keys = UnitKeys(0)  # of the last pass
+
+    def read(self) -> Iterator[EncodedPart]:
+        """Read the rows, and yield them in their order."""
+        summary = self.source.summary
+        self.unit_keys = UnitKeys(summary.n_rows)
+        for rows in self.source.parts("Encoding"):
+            with named_place(rows.place):
+                arrays = self.encoder.transform(rows.X)
+            times = None
+            if self.by_time:
+                times = times_of(self.source.settings, rows.X, self.encoder)
+            weights = summary.scale(rows.weights, len(rows))
+            encoded = Impressions.of(*arrays)
+            yield EncodedPart(
+                rows=rows,
+                encoded=encoded.labelled(
+                    rows.targets.values, weights, rows.groups, rows.targets.amounts
+                ),
+                codes=arrays[0],
+                times=times,
+                weights=weights,
+                units=rows.groups,
+                keys=self.unit_keys.of(row_hashes(*arrays)),
+                interleaves_units=False,
+            )
+
+    def hold_out(
+        self,
+        settings: Settings,
+        random_state: np.random.RandomState,
+        earlier_split: dict[str, Any] | None,
+    ) -> HeldOut:
+        """Return what was counted for this in the first pass."""
+        return self.held_out
+
+    def share_of_repeats(self) -> float:
+        """Estimate the share of the rows that have the inputs of an earlier row."""
+        return float(self.unit_keys.share_of_repeats())
+
+    def warn_about_large_groups(self, holds_out: bool, has_blocks: bool) -> None:
+        """Do nothing: groups of any size are held out as a whole."""
+
+    def warn_about_drift(self, settings: Settings, schema: Schema) -> None:
+        """Do nothing: drift is found in rows that are in memory."""

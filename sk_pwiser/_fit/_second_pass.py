@@ -1,0 +1,173 @@
+"""The second pass over the rows, repeated if their order misleads: rows are stored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sk_pwiser._columns._new_values import NewValues
+from sk_pwiser._columns._target_statistics import (
+    BlockCounts,
+    TargetStatistics,
+    find_target_columns,
+)
+from sk_pwiser._fit._encoded_parts import EncodedPart, EncodedParts
+from sk_pwiser._rows._blocks import Blocks
+from sk_pwiser._rows._hold_out import HeldOut
+from sk_pwiser._rows._protocol import Rows, RowStore
+from sk_pwiser._rows._row_order import RowOrder
+from sk_pwiser._settings import Settings
+from sk_pwiser._training._level import LevelRecord
+from sk_pwiser._training._schema import Schema, task_labels
+
+
+@dataclass(kw_only=True)
+class SecondPass:
+    """What a pass over the encoded rows stores and counts."""
+
+    settings: Settings
+    schema: Schema
+    blocks: Blocks
+    held_out: HeldOut
+    store: RowStore
+    counts: BlockCounts | None  # of labels per block, None without blocks
+    order: RowOrder | None  # of the same rows, or of columns of many values
+    new_values: NewValues | None  # None if the category dropout is known
+    level: LevelRecord | None  # if the last rows in time are held out
+
+    def add(self, part: EncodedPart) -> None:
+        """Store and count the next rows."""
+        rows = part.rows
+        is_held_out = self.held_out.draw(rows, part.times, part.keys)
+        if self.level is not None:
+            assert part.times is not None
+            self.level.add(part.times, rows.targets.values, part.weights, is_held_out)
+        block: Any = None
+        order_block: Any = None
+        if self.order is not None:
+            block, order_block = self._assign_blocks(part)
+        if self.new_values is not None:
+            rank = self.new_values.n_rows + np.arange(len(rows))
+            is_late = self.blocks.are_late(rank, part.times, block, rows.groups)
+            self.new_values.add(part.codes, is_late)
+        if self.order is not None and self.counts is None:
+            self.order.add(part.codes, order_block)
+        if self.schema.statistics is not None:
+            self._add_labels(part, is_held_out, block, order_block)
+        self.store.add(
+            part.encoded, is_held_out, block if self.counts is not None else None
+        )
+
+    def _assign_blocks(self, part: EncodedPart) -> tuple[np.ndarray, np.ndarray]:
+        """Return the blocks of rows, and those by which their order is judged."""
+        n_rows = len(part.rows)
+        block = self.blocks.assign(n_rows, part.times, part.units, part.keys)
+        if part.units is None or not part.interleaves_units:
+            return block, block
+        return block, self.blocks.assign(n_rows, part.times, None)
+
+    def _add_labels(
+        self,
+        part: EncodedPart,
+        is_held_out: np.ndarray,
+        block: Any,
+        order_block: Any,
+    ) -> None:
+        """Check the labels of the next rows for statistics, and count them by block."""
+        statistics: Any = self.schema.statistics
+        codes = part.codes
+        labels, weights = task_labels(self.settings, part.rows.targets, part.weights)
+        lists = self.schema.elements(part.encoded.bags)
+        if not self.blocks.n_tried:
+            statistics.check_rows(codes, labels, weights, lists)
+        if self.counts is None:
+            return
+        assert self.order is not None
+        if self.blocks.have_order:
+            used = np.flatnonzero(~is_held_out)
+            firsts = [lists[index].first[used] for index in self.order.list_runs]
+            self.order.add(codes[used], order_block[used], firsts)
+            self.order.add_labels(labels[used], weights[used], order_block[used])
+        # Validation rows read the statistics of all blocks.
+        block[is_held_out] = self.blocks.n_blocks
+        self.counts.add(codes, labels, weights, block, lists)
+
+
+def run_pass(
+    settings: Settings,
+    source: Rows,
+    parts: EncodedParts,
+    *,
+    schema: Schema,
+    blocks: Blocks,
+    held_out: HeldOut,
+    has_blocks: bool,
+    holds_out_last: bool,
+    measures_new_values: bool,
+) -> SecondPass:
+    """Pass over all rows once; every pass holds out the same ones."""
+    level = None
+    if holds_out_last:
+        level = LevelRecord.of(
+            blocks.sampled, settings.validation_fraction, schema.targets.parents
+        )
+    store = source.new_store()
+    counts = None
+    order = None
+    new_values = NewValues(schema.encoder) if measures_new_values else None
+    if has_blocks:
+        assert schema.statistics is not None
+        counts = _new_counts(schema, schema.statistics, blocks)
+        order = _order_of_statistics(schema, schema.statistics, blocks)
+    elif measures_new_values:
+        order = _order_of_columns(settings, schema, blocks)
+    held_out.start()
+    second_pass = SecondPass(
+        settings=settings,
+        schema=schema,
+        blocks=blocks,
+        held_out=held_out,
+        store=store,
+        counts=counts,
+        order=order,
+        new_values=new_values,
+        level=level,
+    )
+    for part in parts.read():
+        second_pass.add(part)
+    return second_pass
+
+
+def _new_counts(
+    schema: Schema, statistics: TargetStatistics, blocks: Blocks
+) -> BlockCounts:
+    return BlockCounts(statistics, blocks.n_blocks, len(schema.targets.task_names))
+
+
+def _order_of_statistics(schema: Schema, statistics: Any, blocks: Blocks) -> RowOrder:
+    """Return an empty order of the columns whose statistics leave out blocks."""
+    sizes = statistics.cardinalities
+    lists = [(index, sizes[table]) for index, table in statistics.lists]
+    n_tasks = len(schema.targets.task_names)
+    return RowOrder(
+        statistics.columns, schema.encoder, blocks.n_blocks, n_tasks, lists=lists
+    )
+
+
+def _order_of_columns(
+    settings: Settings, schema: Schema, blocks: Blocks
+) -> RowOrder | None:
+    """Return an empty order of columns that judge it for the category dropout, if any.
+
+    Columns of many values judge the order: others, such as the number of the week, may
+    well be sorted by time.
+    """
+    params = settings.encoding_params
+    if params["category_dropout"] != "auto" or not blocks.have_order:
+        return None
+    fewest_values = params["target_encoding_min_values"]
+    columns = find_target_columns(True, schema.encoder, fewest_values)
+    if not columns:
+        return None
+    n_tasks = len(schema.targets.task_names)
+    return RowOrder(columns, schema.encoder, blocks.n_blocks, n_tasks)
