@@ -32,6 +32,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.export import Scorer
 from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import TaskRocCurveDisplay, describe_impressions
 from sk_pwiser.metrics import cvr_auc_scorer, mean_auc_scorer
@@ -53,7 +54,8 @@ def conversion_rates(log: Any, Y: Any, folder: Path) -> np.ndarray:
     calibrated.save(folder / "model.safetensors")
     loaded = FunnelCalibrator.load(folder / "model.safetensors")
     verdict: str = compare_losses(model, X, Y, weights=[0.3]).verdicts["CVR AUC"]
-    print(figures, verdict, TaskRocCurveDisplay.from_estimator(loaded, X, Y).roc_auc)
+    served: np.ndarray = Scorer(model)([{"user": "u1", "item": "i7"}])[0]
+    print(figures, verdict, served, TaskRocCurveDisplay.from_estimator(loaded, X, Y))
     return loaded.predict_cvr(X)
 
 
