@@ -15,7 +15,7 @@ from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
-from sk_pwiser._training._state import take_back
+from sk_pwiser._training._undo import take_back
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user
 

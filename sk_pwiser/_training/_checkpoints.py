@@ -18,8 +18,13 @@ from sk_pwiser._settings import Settings, describe
 from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._early_stopping import FirstStage
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._net_state import (
+    load_net_state,
+    net_state,
+    to_arrays,
+    to_tensors,
+)
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
-from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
 from sk_pwiser._utils import _equality, _random
 from sk_pwiser._utils._warnings import warn_user
 

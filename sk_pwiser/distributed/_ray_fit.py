@@ -29,7 +29,8 @@ from sk_pwiser._settings import Settings
 from sk_pwiser._training import _checkpoints
 from sk_pwiser._training._checked_components import check_components
 from sk_pwiser._training._encoded_data import EncodedData
-from sk_pwiser._training._state import TrainingResult, from_state, to_state
+from sk_pwiser._training._result import TrainingResult
+from sk_pwiser._training._result_files import from_state, to_state
 from sk_pwiser._utils import _checks, _extras, _random
 from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser.distributed import _workers

@@ -10,7 +10,7 @@ from refusals import X, Y, small
 from sk_pwiser._rows import _batches
 from sk_pwiser._rows._batches import BatchIterator, Impressions, copied_ahead
 from sk_pwiser._training import _optimizers
-from sk_pwiser._training._state import from_state, to_state
+from sk_pwiser._training._result_files import from_state, to_state
 
 
 class Copied:
