@@ -22,8 +22,8 @@ from sk_pwiser._fit._learn_columns import (
 from sk_pwiser._fit._plan import Plan
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import draw_global_seed, kept_epoch, random_numbers
-from sk_pwiser._rows._batches import Impressions, TrainingRows
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows
+from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._rows._hold_out import NothingHeldOut
 from sk_pwiser._rows._table_rows import TableRows, read_table
 from sk_pwiser._rows._table_store import TableStore

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._training._embedding_tables import TABLES
 from sk_pwiser._training._growth import Growth
 from sk_pwiser._training._net import MultiTaskNet

@@ -12,8 +12,8 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._rows import _batches
-from sk_pwiser._rows._batches import Batch, TrainingRows
+from sk_pwiser._rows import _encoded_rows
+from sk_pwiser._rows._encoded_rows import Batch, TrainingRows
 from sk_pwiser._settings import Settings
 from sk_pwiser._training import (
     _callbacks,
@@ -363,7 +363,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         # The rows store codes in the smallest type that holds them.
         inputs: list[Any] = [x["codes"].long(), x["numeric"]]
         if "bag_indices" in x:
-            bags: Any = _batches.bags_of(x)
+            bags: Any = _encoded_rows.bags_of(x)
             inputs.append(bags._replace(indices=bags.indices.long()))
         with torch.autocast(
             torch.device(self.device).type,

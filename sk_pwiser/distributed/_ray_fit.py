@@ -21,7 +21,8 @@ from sk_pwiser import _fit
 from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
-from sk_pwiser._rows._batches import BatchIterator, Impressions
+from sk_pwiser._rows._batches import BatchIterator
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._file_rows import FileRows
 from sk_pwiser._rows._stored_rows import StoredRows
 from sk_pwiser._rows._streamed_rows import StreamedImpressions

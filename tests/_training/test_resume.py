@@ -12,7 +12,7 @@ from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
 from suites import fast_for
 
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._training._encoded_data import SINGLE_PASS, EncodedData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import SharedBottom
