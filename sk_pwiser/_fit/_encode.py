@@ -11,7 +11,7 @@ from sk_pwiser._fit._learn_columns import Columns
 from sk_pwiser._fit._plan import Plan
 from sk_pwiser._fit._second_pass import SecondPass, run_pass
 from sk_pwiser._fit._validation_rows import check_validation
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._rows._hold_out import HeldOut, NothingHeldOut
 from sk_pwiser._rows._protocol import Rows
 from sk_pwiser._rows._row_summary import RowSummary

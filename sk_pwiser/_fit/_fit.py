@@ -21,7 +21,7 @@ from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._state import TrainingResult
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._utils._random import LARGEST_SEED, seeded_globally
 
 

@@ -16,8 +16,8 @@ from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._level import follow_last_rows
 from sk_pwiser._training._memorized import warn_if_memorized
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._rises import find_rises
-from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._training._stop_reason import stop_reason
 from sk_pwiser._training._value_level import set_level
 from sk_pwiser._utils._random import (

@@ -22,8 +22,8 @@ from sk_pwiser._fit._learn_columns import (
 from sk_pwiser._fit._plan import Plan
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import draw_global_seed, kept_epoch, random_numbers
-from sk_pwiser._rows._batches import Impressions, TrainingRows
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows
+from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._rows._hold_out import NothingHeldOut
 from sk_pwiser._rows._table_rows import TableRows, read_table
 from sk_pwiser._rows._table_store import TableStore
@@ -36,24 +36,19 @@ from sk_pwiser._training._checked_components import (
     batch_sampler,
     check_components,
 )
+from sk_pwiser._training._continue import check_same_model, continue_from
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import check_unmonitored
 from sk_pwiser._training._encoded_data import SINGLE_PASS, EncodedData
+from sk_pwiser._training._grown_tables import check_own_tables, grow_tables
 from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._level import follow_update
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._schema import Schema, task_labels, unfitted_statistics
-from sk_pwiser._training._state import (
-    TrainingResult,
-    Undo,
-    check_own_tables,
-    check_same_model,
-    continue_from,
-    grow_tables,
-    log_net,
-)
+from sk_pwiser._training._undo import Undo, log_net
 from sk_pwiser._training._value_level import follow_update as follow_amounts
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED, Generators, seeded_globally

@@ -9,8 +9,8 @@ import numpy as np
 
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._frames import as_table, collected, refuse_parts
-from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows, named_place
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._protocol import RowEncoder, Rows
 from sk_pwiser._rows._row_summary import RowSummary
 from sk_pwiser._rows._table_store import TableStore

@@ -31,12 +31,12 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
     Embedding tables of at least `min_lazy_size` have sparse gradients, no others do.
     """
     params = settings.network_params
-    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    arguments = {k: value for k, value in params.items() if k not in SHARED_PARAMS}
     shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with named_allocations(settings):
-        network = _components.build(registry, own, spec)
+        network = _components.build(registry, arguments, spec)
     for module in network.modules():
         if isinstance(module, _embedding_tables.TABLES):
             size = module.weight.numel()

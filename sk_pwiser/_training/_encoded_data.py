@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._training._schema import Schema
 
 if TYPE_CHECKING:
