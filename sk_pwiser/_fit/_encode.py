@@ -32,7 +32,6 @@ from sk_pwiser._rows._row_sample import RowSample
 from sk_pwiser._rows._row_units import (
     MOST_EQUAL_ROWS,
     UnitKeys,
-    are_counts,
     equal_row_units,
     has_group_column,
     row_hashes,
@@ -90,7 +89,7 @@ def encode(
         columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
         of_parents = (columns[:, list(targets.parents)] * weights).sum(axis=0)
         events = (targets.values * weights).sum(axis=0)
-        sums = [targets.counts @ targets.values, events, of_parents]
+        sums = [summary.counted_rows() @ targets.values, events, of_parents]
         event_shares = (np.array(sums) / targets.counts.sum()).tolist()
     # Filters may leave fewer rows than expected.
     epochs = plan.epochs(source, summary.n_rows)
@@ -129,6 +128,8 @@ def encode(
         encoding.growth,
         encoding.labelled,
         level=encoding.level,
+        rows_per_weight=summary.rows_per_weight,
+        rows_per_row=float(summary.counted_rows().sum() / targets.counts.sum()),
     )
     if not isinstance(source, FileRows):
         source.rows = source.summary = None  # training reads tensors only
@@ -348,7 +349,7 @@ class Encoding:
             share_of_repeats = 1 - (equal_rows.max() + 1) / n_rows
             if share_of_repeats < SHARE_OF_REPEATS:
                 equal_rows = None
-            elif are_counts(rows.weights):
+            elif self.source.summary.weights.are_counts:
                 warn_about_few_cells(codes, equal_rows, encoder.category_names_)
         self.block_units = equal_rows
         if rows.groups is None:
@@ -554,6 +555,9 @@ class Encoding:
                 self.order.add(codes, order_block)
             if statistics is not None:
                 y, of_tasks = _schema.task_labels(plan.settings, rows.targets, weights)
+                if summary.rows_per_weight is not None:
+                    # How far rates deviate by chance depends on the number of rows.
+                    of_tasks = of_tasks * summary.rows_per_weight
                 labels = y, of_tasks, schema.elements(encoded.bags)
                 if self.adds:
                     self.labelled = codes.copy(), *labels

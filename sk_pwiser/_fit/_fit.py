@@ -17,7 +17,6 @@ from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._fit._time_column import take_time_column
-from sk_pwiser._rows._batches import TrainingRows
 from sk_pwiser._rows._checked_rows import GivenRows, named_place
 from sk_pwiser._rows._table_rows import TableRows, read_table
 from sk_pwiser._settings import Settings
@@ -191,6 +190,7 @@ def read(
             classes,
             is_update=origin.is_update,
             weight_scale=None if earlier is None else earlier.weight_scale,
+            scales_counts=earlier is not None and earlier.scales_counts,
         )
     dataset, *arrays = given
     for name, value in zip(given._fields[1:], arrays, strict=True):
@@ -364,7 +364,7 @@ def build(
             schema,
             plan.device,
             epochs=data.epochs,
-            n_rows=n_earlier + len(data.train),
+            n_rows=n_earlier + data.n_counted,
             base_rates=data.base_rates,
             is_update=plan.origin.is_update,
             net_class=net_class,
@@ -405,7 +405,7 @@ def train(
             # Earlier updates may have learnt statistics that were constant.
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         if is_update:
-            net.use_decay_of_updates(len(data.train))
+            net.use_decay_of_updates(data.n_counted)
         elif bool(net.criterion_.n_rows > 0):  # of earlier fits
             net.module_.set_base_rates(net.criterion_.rates_so_far())
         threads = _threads.limited_threads(net.n_products)
@@ -424,7 +424,7 @@ def train(
                     net, lambda: result_of(net.copy_network(), net.history[-1, "epoch"])
                 )
             if is_update and plan.settings.lr_schedule is not None:
-                _learn_rates(plan.settings, rows.train, net)
+                _learn_rates(plan.settings, rows, net)
             with epochs:
                 net.partial_fit(rows, checkpoints)
                 if data.level is not None and rows.valid is not None:
@@ -448,7 +448,7 @@ def train(
         reason = _stop_reason.stop_reason(net, n_epochs, best_epoch)
         if settings.verbose:
             print(reason)
-        net.criterion_.count_fit(data.event_shares, len(data.train))
+        net.criterion_.count_fit(data.event_shares, len(data.train), data.n_counted)
     result = replace(result_of(net, best_epoch), rises=rises, stop_reason=reason)
     if task is not None:
         task.end(lambda: result)
@@ -459,12 +459,13 @@ def train(
 FEW_EVENTS = 100
 
 
-def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> None:
+def _learn_rates(settings: Settings, data: EncodedData, net: MultiTaskNet) -> None:
     """Count the events of an update; what a small first call told is learnt again."""
-    criterion = net.criterion_
+    criterion, rows = net.criterion_, data.train
     n_known = torch.minimum(criterion.n_events, criterion.n_rows - criterion.n_events)
     is_first = criterion.n_rows == 0
-    criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
+    weights = rows.column("sample_weight")
+    criterion.count_rows(rows.column("y"), weights, data.rows_per_weight)
     if not is_first:
         net.module_.set_base_rates(criterion.rates_so_far())
     if not is_first and bool((n_known < FEW_EVENTS).any()):
@@ -507,6 +508,7 @@ def _result(
 ) -> TrainingResult:
     earlier = plan.origin.earlier
     weight_scale: float | None = data.weight_scale
+    scales_counts = data.rows_per_weight is not None
     split_state = plan.split_state if data.holds_out else None
     split_rows = data.split_rows
     if earlier is not None:
@@ -514,6 +516,7 @@ def _result(
         split_rows = split_rows or earlier.split_rows
         if plan.origin.is_update:  # of the first call
             weight_scale = earlier.weight_scale
+            scales_counts = earlier.scales_counts
     return TrainingResult(
         net,
         data.schema,
@@ -524,6 +527,7 @@ def _result(
         (len(data.train), 0 if data.valid is None else len(data.valid)),
         split_state=split_state,
         weight_scale=weight_scale,
+        scales_counts=scales_counts,
         split_rows=split_rows,
         used_all=not data.holds_out,
     )

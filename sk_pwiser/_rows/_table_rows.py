@@ -29,6 +29,7 @@ class TableRows:
         settings: Any,
         rows: CheckedRows,
         weight_scale: float | None = None,
+        scales_counts: bool = False,
         origin: str = "the training rows",  # as errors name them
         given_groups: "GivenGroups | None" = None,
     ) -> None:
@@ -38,7 +39,7 @@ class TableRows:
         self.origin = origin
         self.n_rows = len(rows)
         self.has_groups = rows.groups is not None
-        self.summary: Any = RowSummary(weight_scale)
+        self.summary: Any = RowSummary(weight_scale, scales_counts)
         self.summary.add(rows.targets, rows.weights)
         self.tasks: Targets = self.summary.tasks
         self.has_task_weights: bool = self.summary.per_task
@@ -85,13 +86,14 @@ def read_table(
     *,
     is_update: bool = False,
     weight_scale: float | None = None,
+    scales_counts: bool = False,
     origin: str = "the training rows",
 ) -> TableRows:
     """Check all but the table itself, and leave out the rows of weight 0.
 
     `expected` has the tasks of the earlier fit, or of the training rows. Weights are
-    divided by `weight_scale`, by default by their mean. The rows of an update may have
-    only one of the classes.
+    divided by `weight_scale`, by default by their mean; it may be a mean of counts. The
+    rows of an update may have only one of the classes.
     """
     refuse_parts(given.X)
     targets = Y = collected(given.Y)
@@ -110,7 +112,14 @@ def read_table(
         rows = replace(rows, groups=number_groups(rows.groups))
     if sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
-    checked = TableRows(settings, rows, weight_scale, origin, given_groups)
+    checked = TableRows(
+        settings,
+        rows,
+        weight_scale,
+        scales_counts,
+        origin=origin,
+        given_groups=given_groups,
+    )
     mean = checked.summary.weights.own_mean
     if sample_weight is not None and None not in (weight_scale, mean):
         ratio = mean / weight_scale

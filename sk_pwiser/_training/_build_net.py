@@ -50,7 +50,7 @@ def build_net(
     device: torch.device,
     *,
     epochs: tuple[str | None, int, int],
-    n_rows: int = 1,
+    n_rows: float = 1,
     base_rates: Sequence[float] = (),
     is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,

@@ -132,13 +132,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
         return super().get_params_for_optimizer(prefix, of_kinds)
 
-    def use_decay_of_updates(self, n_new: int) -> None:
+    def use_decay_of_updates(self, n_new: float) -> None:
         """Set the weight decay of an update with a number of new rows.
 
         The net may have been built for fewer rows, for a fit, or for fewer values.
         """
         decay = _optimizers.base_decay(self.settings)
-        n_rows = int(self.criterion_.n_rows) + n_new
+        n_rows = float(self.criterion_.n_rows) + n_new
         of_net = self.settings, self.module_.spec
         arguments = dict(_optimizers.parameter_groups(*of_net, n_rows, decay))
         kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
