@@ -59,6 +59,8 @@ def encode(plan: Plan, rows: Rows, columns: Columns) -> EncodedData:
         split_rows=encoded.split_rows,
         unrelated=summary.labels()[0].unrelated(),
         level=encoded.level,
+        rows_per_weight=summary.rows_per_weight,
+        rows_per_row=summary.rows_per_row(),
     )
     rows.release()
     return replace(data, epochs=epochs._replace(monitor=check_validation(plan, data)))
@@ -104,7 +106,7 @@ def event_shares(summary: RowSummary) -> list[list[float]]:
     columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
     parent_columns = columns[:, list(targets.parents)]
     sums = [
-        targets.counts @ targets.values,
+        summary.counted_rows() @ targets.values,
         (targets.values * task_weights).sum(axis=0),
         (parent_columns * task_weights).sum(axis=0),
     ]

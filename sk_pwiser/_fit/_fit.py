@@ -83,7 +83,7 @@ def build(
     n_earlier_rows: int = 0,
 ) -> MultiTaskNet:
     """Build the net; `n_earlier_rows` have determined its weights so far."""
-    n_rows = n_earlier_rows + len(data.train)
+    n_rows = n_earlier_rows + data.n_counted
     seed = plan.random_state.randint(LARGEST_SEED)
     with seeded_globally(seed, plan.device):
         net = build_net(

@@ -73,7 +73,7 @@ class NetForm:
     leans_on_parents: bool
 
     @classmethod
-    def of_fit(cls, settings: Settings, n_rows: int) -> "NetForm":
+    def of_fit(cls, settings: Settings, n_rows: float) -> "NetForm":
         """Return the form of a net that is fitted to a number of rows."""
         return cls(
             schedule=WarmupStableDecay,
@@ -160,7 +160,7 @@ def optimizer_arguments(
     device: torch.device,
     *,
     decay: float,
-    n_rows: int,
+    n_rows: float,
 ) -> dict[str, Any]:
     """Return the optimiser of a net and its arguments, with skorch's prefix."""
     kind, keywords = components.optimizer
@@ -203,7 +203,7 @@ def build_net(
     *,
     form: NetForm,
     epochs: Epochs,
-    n_rows: int = 1,
+    n_rows: float = 1,
     base_rates: Sequence[float] = (),
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:

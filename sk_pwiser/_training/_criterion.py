@@ -154,24 +154,40 @@ class MultiTaskCriterion(nn.Module):
         return losses, penalty
 
     @torch.no_grad()
-    def count_rows(self, y: Tensor, weights: Tensor | None) -> None:
-        """Count the events of rows that an update learns from."""
+    def count_rows(
+        self, y: Tensor, weights: Tensor | None, rows_per_weight: float | None = None
+    ) -> None:
+        """Count the events of rows that an update learns from.
+
+        If weights are counts, one of 1 stands for `rows_per_weight` rows.
+        """
         row_weights = torch.ones_like(y)
         if weights is not None:
             row_weights = weights.view(len(y), -1)
         events = y * row_weights
         happened = _conditional_labels.labels_of_parents(y, self.parents)
         parent_events = happened * row_weights
-        self.n_rows.add_(len(y))
-        self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
+        if rows_per_weight is None:
+            self.n_rows.add_(len(y))
+            n_events = (events > 0).sum(dim=0)
+        else:
+            n_counted = rows_per_weight * row_weights.amax(dim=1).sum()
+            self.n_rows.add_(n_counted.to(self.sums.device))
+            n_events = rows_per_weight * events.sum(dim=0)
+        self.n_events.add_(n_events.to(self.sums.device))
         sums = torch.stack([events.sum(dim=0), parent_events.sum(dim=0)])
         self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
 
     @torch.no_grad()
-    def count_fit(self, event_shares: Sequence[Any], n_rows: int) -> None:
-        """Count the rows of a fit by the shares of `EncodedData`."""
+    def count_fit(
+        self, event_shares: Sequence[Any], n_rows: int, n_counted: float | None = None
+    ) -> None:
+        """Count the rows of a fit by the shares of `EncodedData`.
+
+        If weights are counts, the rows stand for `n_counted`.
+        """
         counts = n_rows * self.sums.new_tensor(event_shares)
-        self.n_rows.add_(n_rows)
+        self.n_rows.add_(n_rows if n_counted is None else n_counted)
         self.n_events.add_(counts[0])
         self.sums.add_(counts[1:])
 

@@ -134,13 +134,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         )
         return super().get_params_for_optimizer(prefix, with_kinds)
 
-    def use_decay_of_updates(self, n_new: int) -> None:
+    def use_decay_of_updates(self, n_new: float) -> None:
         """Set the weight decay of an update with a number of new rows.
 
         The net may have been built for fewer rows, for a fit, or for fewer values.
         """
         decay = _optimizers.base_decay(self.settings)
-        n_rows = int(self.criterion_.n_rows) + n_new
+        n_rows = float(self.criterion_.n_rows) + n_new
         groups = _optimizers.parameter_groups(
             self.settings, self.module_.spec, n_rows, decay
         )

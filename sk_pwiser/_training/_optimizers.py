@@ -128,7 +128,7 @@ def check_optimizer(settings: Settings) -> Chosen:
     return kind, kwargs
 
 
-def base_decay(settings: Settings, n_rows: int | None = None) -> float:
+def base_decay(settings: Settings, n_rows: float | None = None) -> float:
     """Return the weight decay of a fit to a number of rows, or of an update."""
     decay: float | str = settings.weight_decay
     if not isinstance(decay, str):
@@ -140,11 +140,12 @@ def base_decay(settings: Settings, n_rows: int | None = None) -> float:
 
 
 def parameter_groups(
-    settings: Settings, spec: NetworkSpec, n_rows: int, decay: float
+    settings: Settings, spec: NetworkSpec, n_rows: float, decay: float
 ) -> list[tuple[str, dict[str, float]]]:
     """Return the arguments of each of the `parameter_kinds`, except for "other".
 
-    `n_rows` is the number of training rows, and `decay` the decay of "other".
+    `n_rows` is the number of training rows, or of those that their weights count, and
+    `decay` the decay of "other".
     """
     sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
     rows_per_value = n_rows * len(sizes) / max(1, sum(sizes))

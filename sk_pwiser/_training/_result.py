@@ -30,7 +30,8 @@ class TrainingResult:
     average of weights   starts at   none            yes
                          the weights
     validation rows      same split  none            same split
-    scale of weights     no          of first call   yes
+    scale of weights,    no          of first call   yes
+    whether counts
     history              continues   continues       continues
     random numbers       continue    continue        continue
     ===================  ==========  ==============  ================
@@ -46,6 +47,7 @@ class TrainingResult:
     rises: Rises | None = None
     split_state: dict[str, Any] | None = None  # that drew the validation rows
     weight_scale: float | None = None  # mean of the weights above 0
+    scales_counts: bool = False  # whether these weights are counts of rows
     stop_reason: str | None = None  # where and why training ended; None after an update
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
     used_all: bool = False  # whether this training held out no rows
