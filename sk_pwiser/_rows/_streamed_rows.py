@@ -81,7 +81,10 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
             numeric = np.hstack([numeric, rates])
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
         rows = rows.labelled(
-            arrays["y"], arrays.get("sample_weight"), arrays.get("groups")
+            arrays["y"],
+            arrays.get("sample_weight"),
+            arrays.get("groups"),
+            arrays.get("amounts"),
         )
         # Copies of pinned memory to a device are faster.
         pins = _batches.pins_memory(self.device)

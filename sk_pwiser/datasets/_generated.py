@@ -145,18 +145,10 @@ def make_ctr_cvr(
     effects = [_draw_effects(rng, share) for share in popularities]
     numeric = rng.standard_normal((n_samples, n_numeric))
     codes = [rng.choice(len(share), n_samples, p=share) for share in popularities]
-    interest_score, conversion_score, accident_score = _scores(
-        numeric @ directions, codes, effects
+    scores = _scores(numeric @ directions, codes, effects)
+    interest, accident, propensity = _probabilities(
+        scores, ctr=ctr, cvr=cvr, click_noise=click_noise
     )
-    interest = _solve(
-        interest_score, np.ones(n_samples), n_samples * ctr * (1 - click_noise)
-    )
-    propensity = _solve(conversion_score, interest, n_samples * ctr * cvr)
-    accident = np.zeros(n_samples)
-    if click_noise:
-        # An accident can only happen without a genuine click.
-        rest = 1 - interest
-        accident = rest * _solve(accident_score, rest, n_samples * ctr * click_noise)
     # The same random number decides about genuine and accidental clicks.
     chance = rng.uniform(size=n_samples)
     click = chance < interest + accident
@@ -239,3 +231,20 @@ def _solve(score: Floats, weight: Floats, total: float) -> Floats:
     intercept = brentq(excess, lowest, highest, xtol=1e-13)
     probabilities: Floats = expit(score + intercept)
     return probabilities
+
+
+def _probabilities(
+    scores: Floats, *, ctr: float, cvr: float, click_noise: float
+) -> tuple[Floats, Floats, Floats]:
+    """Return P(genuine), P(accident) and P(conversion | genuine), of given means."""
+    interest_score, conversion_score, accident_score = scores
+    n_samples = len(interest_score)
+    n_clicks = n_samples * ctr
+    interest = _solve(interest_score, np.ones(n_samples), n_clicks * (1 - click_noise))
+    propensity = _solve(conversion_score, interest, n_clicks * cvr)
+    if not click_noise:
+        return interest, np.zeros(n_samples), propensity
+    # An accident can only happen without a genuine click.
+    rest = 1 - interest
+    accident = rest * _solve(accident_score, rest, n_clicks * click_noise)
+    return interest, accident, propensity

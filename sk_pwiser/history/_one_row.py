@@ -42,7 +42,7 @@ from sk_pwiser.history._store_blocks import (
 # What a row sees of a key: the ages of the last impression and of the last event per
 # task, and per horizon the impressions, and the labels that are known, and that are 1,
 # per task.
-Sight = tuple[list[float], list[list[float]]]
+Sight = tuple[list[float], Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -239,29 +239,41 @@ def look(past: KeyPast, time: Any, plan: Plan, read: ReadBlock | None) -> Sight 
         missing_counts.append(n_missing)
         known_sums.append(row_sums)
         positive_sums.append(event_sums)
-    horizons: list[list[float]] = [[n_impressions, *known_counts, *positive_counts]]
+    counts = [n_impressions, *known_counts, *positive_counts]
+    horizons: list[Sequence[float]] = [counts]
     for window in plan.windows:
         bound = time - window
-        n_before, *_ = seen(impressions, bound, time, (), read)
-        known_in_window = []
-        positive_in_window = []
-        for k in range(len(plan.lags)):
-            n_known = known_counts[k] - n_before
-            n_events = positive_counts[k]
-            if missing_counts[k]:
-                n_missing, *_ = seen(blocks[2 + 2 * k], bound, time, (), read)
-                n_known += n_missing
-            if n_events:
-                n_events_before, *_ = seen(blocks[1 + 2 * k], bound, time, (), read)
-                n_events -= n_events_before
-            known_in_window.append(max(n_known, 0))
-            positive_in_window.append(max(n_events, 0))
-        n_in_window = max(n_impressions - n_before, 0)
-        horizons.append([n_in_window, *known_in_window, *positive_in_window])
+        horizons.append(_counts_from(bound, counts, missing_counts, blocks, read))
     all_sums = [impression_sums, *known_sums, *positive_sums]
     for h in range(len(half_lives)):
         horizons.append([max(sums[h], 0.0) for sums in all_sums])
     return ages, horizons
+
+
+def _counts_from(
+    bound: Any,
+    counts: Sequence[int],
+    missing_counts: Sequence[int],
+    blocks: Sequence[Block],
+    read: ReadBlock | None,
+) -> list[float]:
+    """Return counts, as of a horizon, without those of what is before a bound."""
+    n_tasks = len(missing_counts)
+    n_impressions_before, *_ = seen(blocks[0], bound, bound, (), read)
+    known_from: list[float] = []
+    positive_from: list[float] = []
+    for k in range(n_tasks):
+        n_known = counts[1 + k] - n_impressions_before
+        n_positive = counts[1 + n_tasks + k]
+        if n_positive:
+            n_positive_before, *_ = seen(blocks[1 + 2 * k], bound, bound, (), read)
+            n_positive -= n_positive_before
+        if missing_counts[k]:
+            n_missing_before, *_ = seen(blocks[2 + 2 * k], bound, bound, (), read)
+            n_known += n_missing_before
+        known_from.append(max(n_known, 0))
+        positive_from.append(max(n_positive, 0))
+    return [max(counts[0] - n_impressions_before, 0), *known_from, *positive_from]
 
 
 class OneRow:

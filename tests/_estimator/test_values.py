@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import small
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
+from small_model import small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator

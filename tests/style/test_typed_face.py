@@ -32,6 +32,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.export import Scorer
 from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import TaskRocCurveDisplay, describe_impressions
 from sk_pwiser.metrics import cvr_auc_scorer, mean_auc_scorer
@@ -53,7 +54,8 @@ def conversion_rates(log: Any, Y: Any, folder: Path) -> np.ndarray:
     calibrated.save(folder / "model.safetensors")
     loaded = FunnelCalibrator.load(folder / "model.safetensors")
     verdict: str = compare_losses(model, X, Y, weights=[0.3]).verdicts["CVR AUC"]
-    print(figures, verdict, TaskRocCurveDisplay.from_estimator(loaded, X, Y).roc_auc)
+    served: np.ndarray = Scorer(model)([{"user": "u1", "item": "i7"}])[0]
+    print(figures, verdict, served, TaskRocCurveDisplay.from_estimator(loaded, X, Y))
     return loaded.predict_cvr(X)
 
 
@@ -97,6 +99,12 @@ def check_types(script, folder):
 @pytest.mark.slow  # mypy reads torch: some twenty seconds
 def test_a_script_of_a_user_has_types(tmp_path):
     assert check_types(SCRIPT, tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_script_of_the_other_folders_has_types(tmp_path):
+    script = Path(__file__).with_name("typed_use.py").read_text()
+    assert check_types(script, tmp_path) == []
 
 
 @pytest.mark.slow

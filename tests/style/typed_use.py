@@ -1,7 +1,7 @@
-"""What a user writes, for mypy: `mypy` checks this file as strictly as `--strict` does.
+"""What a user writes with the folders beside the estimator; nothing here runs.
 
-Nothing here runs. Types of results are written out where they matter, so that an
-argument or a result without a type is an error, and so is a wrong one.
+`test_typed_face.py` has mypy check it. Types of results are written out where they
+matter, so that a result without a type is an error, and so is a wrong one.
 """
 
 import numpy as np
