@@ -32,22 +32,22 @@ def make_bags(offsets, indices, weights, ages=None):
     )
 
 
-def combine_bags(parts, sizes):
+def combine_bags(columns, sizes):
     """Join the bags of columns; `sizes` has the number of vectors of each column."""
-    n_entries = np.transpose([np.diff(part.offsets) for part in parts])
+    n_entries = np.transpose([np.diff(bags.offsets) for bags in columns])
     offsets = np.concatenate([[0], n_entries.cumsum()])
     starts = np.cumsum([0, *sizes])
     small = starts[-1] <= np.iinfo(np.int32).max
     indices = np.empty(offsets[-1], dtype=np.int32 if small else np.int64)
     weights = np.empty(offsets[-1], dtype=np.float32)
     ages = None
-    if any(part.ages is not None for part in parts):
+    if any(bags.ages is not None for bags in columns):
         ages = np.full(offsets[-1], np.nan, dtype=np.float32)
-    for b, part in enumerate(parts):
-        moves = offsets[b : -1 : len(parts)] - part.offsets[:-1]
-        places = np.arange(len(part.indices)) + np.repeat(moves, n_entries[:, b])
-        indices[places] = part.indices + starts[b]
-        weights[places] = part.weights
-        if part.ages is not None:
-            ages[places] = part.ages
+    for b, bags in enumerate(columns):
+        moves = offsets[b : -1 : len(columns)] - bags.offsets[:-1]
+        places = np.arange(len(bags.indices)) + np.repeat(moves, n_entries[:, b])
+        indices[places] = bags.indices + starts[b]
+        weights[places] = bags.weights
+        if bags.ages is not None:
+            ages[places] = bags.ages
     return make_bags(offsets, indices, weights, ages)

@@ -313,17 +313,17 @@ class TableEncoder:
     @property
     def inputs_(self) -> list[Any]:
         """The numeric inputs of all columns."""
-        return [each for column in self.columns_ for each in column.inputs]
+        return [one for column in self.columns_ for one in column.inputs]
 
     @property
     def numeric_names_(self) -> list[str]:
         """Names of the numeric inputs."""
-        return [each.name for each in self.inputs_]
+        return [one.name for one in self.inputs_]
 
     @property
     def numeric_bins_(self) -> list[int]:
         """Number of bins of each numeric input, 0 for inputs without bins."""
-        return [each.n_bins for each in self.inputs_]
+        return [one.n_bins for one in self.inputs_]
 
     @property
     def bags_(self) -> list[BagShape]:

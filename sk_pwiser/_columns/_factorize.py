@@ -44,7 +44,8 @@ def _factorize_pandas_categories(column):
     if len(codes) < len(column.categories):
         used, indices = np.unique(codes, return_inverse=True)
         if len(used) and used[0] < 0:  # a missing value
-            used, indices = used[1:], indices - 1
+            used = used[1:]
+            indices = indices - 1
         return _compact(indices, len(used)), column.categories[used].tolist()
     is_used = np.zeros(len(column.categories) + 1, dtype=bool)
     is_used[codes] = True  # the last entry by code -1, a missing value
@@ -91,15 +92,17 @@ def _factorize_array(column):
 
 def _factorize_objects(column):
     # Objects of mixed types cannot be sorted, but they can be keys of a dict.
-    known = {}
+    index_of = {}
     indices = np.fromiter(
         (
-            -1 if _frames.is_missing(value) else known.setdefault(value, len(known))
+            -1
+            if _frames.is_missing(value)
+            else index_of.setdefault(value, len(index_of))
             for value in column
         ),
         dtype=np.int64,
         count=len(column),
     )
     # Scalars of numpy are not comparable with a Decimal.
-    values = [v.item() if isinstance(v, np.number) else v for v in known]
-    return _compact(indices, len(known)), values
+    values = [v.item() if isinstance(v, np.number) else v for v in index_of]
+    return _compact(indices, len(index_of)), values

@@ -157,14 +157,15 @@ def _read_objects(column, name):
     sizes = np.fromiter(
         (-1 if cell is None else len(cell) for cell in cells), np.int64, len(cells)
     )
-    known = (cell for cell in cells if cell is not None)
-    elements = np.fromiter(
-        chain.from_iterable(known), dtype=object, count=int(np.maximum(sizes, 0).sum())
-    )
-    lists, types = Lists(sizes, elements), set(map(type, elements))
+    n_elements = int(np.maximum(sizes, 0).sum())
+    values = chain.from_iterable(cell for cell in cells if cell is not None)
+    elements = np.fromiter(values, dtype=object, count=n_elements)
+    lists = Lists(sizes, elements)
+    types = set(map(type, elements))
     nested = [cls for cls in types if issubclass(cls, (*_LISTS, tuple))]
     if nested:
-        row = lists.row_of([type(value) in nested for value in elements].index(True))
+        is_nested = [type(value) in nested for value in elements]
+        row = lists.row_of(is_nested.index(True))
         raise _nested_error(name, cells[row : row + 1], row)
     return lists
 
@@ -198,8 +199,8 @@ def _read_arrow_lists(column, name):
 
 def _nested_error(name, cells, first=0):
     """Return an error that names the first list of cells, which begin with a row."""
-    known = ((row, v) for row, v in enumerate(cells, first) if not is_missing(v))
-    row, value = next(known, (first, None))
+    filled = ((row, v) for row, v in enumerate(cells, first) if not is_missing(v))
+    row, value = next(filled, (first, None))
     return TypeError(
         f"Column {name!r} contains lists of lists, which cannot be encoded; row {row} "
         f"contains {short_repr(value)}."
@@ -368,7 +369,8 @@ def content_of(column):
     These are "numbers", "arrays" of numbers, "categories" and "lists" of categories.
     Numbers include what is refused, such as dates, unless it is named as a category.
     """
-    dtype, name = column.dtype, str(column.dtype).lower()
+    dtype = column.dtype
+    name = str(dtype).lower()
     if name == "object":
         return _content_of_objects(column)
     if name.startswith(_NESTED):
@@ -451,8 +453,8 @@ def _check_numbers(column):
     for kind, classes in _NOT_NUMBERS.items():
         if not any(issubclass(cls, classes) for cls in types):
             continue
-        found = (value for value in column if isinstance(value, classes))
-        value = first_known(found)  # skips NaT, a missing date
+        refused = (value for value in column if isinstance(value, classes))
+        value = first_known(refused)  # skips NaT, a missing date
         if value is not None:
             advice = ADVICE.get(kind, "")
             raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
@@ -493,20 +495,23 @@ def check_same_kind(what, values, known):
 
     No value would be equal to a known one, or only because it was rounded.
     """
-    found, expected = (
-        {kind_of(value): value for value in each if not is_missing(value)}
-        for each in (values, known)
-    )
-    kinds = {*found, *expected}
-    if kinds.issuperset(LARGE) and not any(map(LARGE.issubset, (found, expected))):
-        found = {kind: found[kind] for kind in LARGE.intersection(found)}
-        expected = LARGE.difference(found)
-    if found and expected and found.keys().isdisjoint(expected):
-        own, value = next(iter(found.items()))
+    kinds = _examples_of_kinds(values)
+    expected = _examples_of_kinds(known)
+    has_both = {*kinds, *expected} >= LARGE
+    if has_both and not any(map(LARGE.issubset, (kinds, expected))):
+        kinds = {kind: kinds[kind] for kind in LARGE.intersection(kinds)}
+        expected = LARGE.difference(kinds)
+    if kinds and expected and kinds.keys().isdisjoint(expected):
+        kind, value = next(iter(kinds.items()))
         raise ValueError(
-            f"{what} has values that are {own}, such as {value!r}, but those of fit "
+            f"{what} has values that are {kind}, such as {value!r}, but those of fit "
             f"are {' and '.join(expected)}: convert the column."
         )
+
+
+def _examples_of_kinds(values):
+    """Return a value of each kind."""
+    return {kind_of(value): value for value in values if not is_missing(value)}
 
 
 def kind_of(value):

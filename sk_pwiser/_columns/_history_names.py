@@ -6,5 +6,5 @@ SINCE_IMPRESSION = "__since_impression"
 
 def history_column(names):
     """Return the name of a column that `HistoryFeatures` made, or None."""
-    found = (n for n in names if isinstance(n, str) and n.endswith(SINCE_IMPRESSION))
-    return next(found, None)
+    texts = (name for name in names if isinstance(name, str))
+    return next((name for name in texts if name.endswith(SINCE_IMPRESSION)), None)

@@ -229,7 +229,8 @@ class ListColumn(Column):
     def named(self, items):
         """Return the vocabulary as messages name it, also if it is that of a column."""
         items = copy(items)
-        items.name, items.place = self.name, "element"
+        items.name = self.name
+        items.place = "element"
         return items
 
     def encode(self, lists, items, codes, weights=None, ages=None):

@@ -7,8 +7,10 @@ import numpy as np
 
 from sk_pwiser._columns._codes import UNSEEN
 
-# The rows that are the last ones for `NewValues`, and what it returns at least.
-LATE_SHARE, LEAST_DROPOUT = 0.1, 0.05
+# The share of the rows that are the last ones.
+LATE_SHARE = 0.1
+# The smallest category dropout: without new values, too, later rows have some.
+LEAST_DROPOUT = 0.05
 
 
 @dataclass
@@ -29,13 +31,13 @@ class NewValues:
             self.n_late = [np.zeros(len(seen), dtype=np.int64) for seen in self.seen]
         self.n_rows += len(codes)
         for index, column in enumerate(columns):
-            own = codes[:, index]
-            is_unseen = (own == UNSEEN) | (own >= column.cardinality)
-            self.n_unseen[index] += np.count_nonzero(is_unseen)
-            self.seen[index][own[~is_late]] = True
-            late = own[is_late].astype(np.int64)
+            column_codes = codes[:, index]
+            is_rare = column_codes >= column.cardinality
+            self.n_unseen[index] += np.count_nonzero((column_codes == UNSEEN) | is_rare)
+            self.seen[index][column_codes[~is_late]] = True
+            late_codes = column_codes[is_late].astype(np.int64)
             n_late = self.n_late[index]
-            n_late += np.bincount(late, minlength=len(n_late))
+            n_late += np.bincount(late_codes, minlength=len(n_late))
 
     def dropouts(self):
         """Return the category dropout of each column.
@@ -44,11 +46,13 @@ class NewValues:
         rows that have the code of unseen values anyway. With the whole share, known
         values, which later rows have as well, were learnt too little.
         """
-        found = []
-        of_columns = zip(self.seen, self.n_late, self.n_unseen, strict=True)
-        for seen, n_late, n_unseen in of_columns:
-            new = n_late[~seen].sum() / max(n_late.sum(), 1)
-            share = n_unseen / max(self.n_rows, 1)
-            missing = (new - share) / max(1 - share, 1 / max(self.n_rows, 1))
-            found.append(float(max(LEAST_DROPOUT, missing / 2)))
-        return tuple(found)
+        dropouts = []
+        n_rows = max(self.n_rows, 1)
+        for seen, n_late, n_unseen in zip(
+            self.seen, self.n_late, self.n_unseen, strict=True
+        ):
+            new_share = n_late[~seen].sum() / max(n_late.sum(), 1)
+            unseen_share = n_unseen / n_rows
+            excess = (new_share - unseen_share) / max(1 - unseen_share, 1 / n_rows)
+            dropouts.append(float(max(LEAST_DROPOUT, excess / 2)))
+        return tuple(dropouts)

@@ -83,9 +83,9 @@ class SparseColumns(Column):
         is_missing = np.zeros(n_columns, dtype=bool)
         size = max(n_columns, CHUNK_ENTRIES)
         for start in range(0, X.nnz, size):
-            part = slice(start, start + size)
-            columns = X.indices[part]
-            values = _values(X, part)
+            chunk = slice(start, start + size)
+            columns = X.indices[chunk]
+            values = _values(X, chunk)
             if (missing := np.isnan(values)).any():
                 is_missing[columns[missing]] = True
                 columns = columns[~missing]
@@ -94,7 +94,7 @@ class SparseColumns(Column):
             np.maximum.at(ends[1], columns, values)
             weights = np.ones(len(values))
             if sample_weight is not None:
-                entries = np.arange(part.start, min(part.stop, X.nnz))
+                entries = np.arange(chunk.start, min(chunk.stop, X.nnz))
                 rows = np.searchsorted(X.indptr, entries, side="right") - 1
                 weights = sample_weight[rows][~missing]
             counts += np.bincount(columns, weights, n_columns)
@@ -115,12 +115,12 @@ class SparseColumns(Column):
         small = self.n_vectors <= np.iinfo(np.int32).max
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
         for start in range(0, X.nnz, CHUNK_ENTRIES):
-            part = slice(start, start + CHUNK_ENTRIES)
-            columns = X.indices[part]
-            values = _values(X, part)
+            chunk = slice(start, start + CHUNK_ENTRIES)
+            columns = X.indices[chunk]
+            values = _values(X, chunk)
             values = np.clip(values, *self.ends_[:, columns])
             scaled = values / self.scale_[columns]
-            weights[part] = np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+            weights[chunk] = np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
         missing = np.flatnonzero(np.isnan(weights))
         if len(missing):
             columns = indices[missing]
@@ -150,6 +150,6 @@ def _canonical(X):
     return X
 
 
-def _values(X, part):
-    values = X.data[part].astype(np.float64)
+def _values(X, entries):
+    values = X.data[entries].astype(np.float64)
     return np.clip(values, -LARGEST_VALUE, LARGEST_VALUE, out=values)

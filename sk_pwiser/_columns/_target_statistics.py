@@ -54,7 +54,8 @@ class BlockInputs(NamedTuple):
 
     def find(self, block, codes):
         """Return the inputs of rows with these blocks and codes."""
-        pairs, n_pairs = block * np.intp(self.n_codes) + codes, len(self.pairs)
+        pairs = block * np.intp(self.n_codes) + codes
+        n_pairs = len(self.pairs)
         if self.n_blocks * self.n_codes <= MOST_PAIRS * len(pairs):
             place = np.tile(np.arange(n_pairs, len(self.inputs)), self.n_blocks)
             place[self.pairs] = np.arange(n_pairs)
@@ -86,13 +87,14 @@ class PairCounts:
 
     def _sum(self, pairs, columns):
         """Return the distinct pairs, and the sums of columns; None counts rows."""
-        n_pairs, present = self.n_blocks * self.n_codes, None
+        n_pairs = self.n_blocks * self.n_codes
+        present = None
         if n_pairs > MOST_PAIRS * len(pairs):
             present, pairs = np.unique(pairs, return_inverse=True)
             n_pairs = len(present)
         sums = np.empty((len(columns), n_pairs))
-        for own, column in zip(sums, columns, strict=True):
-            own[:] = np.bincount(pairs, column, minlength=n_pairs)
+        for row, column in enumerate(columns):
+            sums[row] = np.bincount(pairs, column, minlength=n_pairs)
         if present is None:
             present = np.flatnonzero(sums[0])
             sums = sums[:, present]
@@ -110,7 +112,8 @@ class PairCounts:
         """Return the `BlockValues` of each block."""
         self._join()
         codes = self.pairs % self.n_codes
-        n_rows, counts = self.sums[0], self.sums[1:].reshape(2, -1, len(codes))
+        n_rows = self.sums[0]
+        counts = self.sums[1:].reshape(2, -1, len(codes))
         # Missing and unseen values have no rates.
         counts[..., codes < FIRST_VALUE] = 0.0
         ends = np.arange(1, self.n_blocks) * self.n_codes
@@ -120,8 +123,8 @@ class PairCounts:
     def by_code(self, blocks):
         """Return the sums of the counts of blocks, (2, n_tasks, n_codes)."""
         total = np.zeros((2, len(self.sums) // 2, self.n_codes))
-        for part in blocks:
-            total[..., part.codes] += part.counts
+        for block in blocks:
+            total[..., block.codes] += block.counts
         return total
 
 
@@ -139,10 +142,11 @@ class BlockCounts:
     def add(self, codes, y, weight, block, lists=()):
         """Add rows; the block `n_blocks` has the validation rows."""
         self.statistics.is_weighted |= not np.isin(weight, (0, 1)).all()
-        used = block < self.n_blocks
-        own = weight[used]
-        self.totals[0] += own.sum(axis=0, dtype=float)
-        self.totals[1] += (own * y[used]).sum(axis=0, dtype=float)
+        is_training = block < self.n_blocks
+        training_weight = weight[is_training]
+        positives = training_weight * y[is_training]
+        self.totals[0] += training_weight.sum(axis=0, dtype=float)
+        self.totals[1] += positives.sum(axis=0, dtype=float)
         counted = self.statistics.counted(codes, lists)
         for pairs, elements in zip(self.tables, counted, strict=True):
             pairs.add(elements, y, weight, block)
@@ -150,8 +154,16 @@ class BlockCounts:
 
 # What an update may replace, as opposed to the counts, which it changes in place.
 REPLACED = (
-    *("is_weighted", "totals_", "n_encoded_", "sizes_", "older_", "rates_"),
-    *("strengths_", "means_", "scales_", "tables_"),
+    "is_weighted",
+    "totals_",
+    "n_encoded_",
+    "sizes_",
+    "older_",
+    "rates_",
+    "strengths_",
+    "means_",
+    "scales_",
+    "tables_",
 )
 
 
@@ -199,7 +211,7 @@ class TargetStatistics:
         """Restore a state; joblib maps large arrays to files that are only read."""
         vars(self).update(state)
         for name in {"counts_", "tables_"} & state.keys():  # which updates change
-            arrays = [np.require(each, requirements="W") for each in state[name]]
+            arrays = [np.require(array, requirements="W") for array in state[name]]
             setattr(self, name, arrays)
 
     @property
@@ -233,14 +245,21 @@ class TargetStatistics:
         self._begin(counts.totals, earlier)
         tables = []
         for j, pairs in enumerate(counts.tables):
-            *blocks, others = pairs.blocks()
-            counts_of_rows = pairs.by_code(blocks), pairs.by_code([others])
-            known = self._fit_table(j, blocks, *counts_of_rows, earlier)
+            *blocks, validation_block = pairs.blocks()
+            counts_by_code = self._fit_table(
+                j,
+                blocks,
+                counts=pairs.by_code(blocks),
+                others=pairs.by_code([validation_block]),
+                earlier=earlier,
+            )
             inputs = [
-                self._inputs(j, known[..., part.codes] - part.counts, part.codes)
-                for part in blocks
+                self._inputs(
+                    j, counts_by_code[..., block.codes] - block.counts, block.codes
+                )
+                for block in blocks
             ]
-            inputs = np.concatenate([*inputs, self._inputs(j, known)])
+            inputs = np.concatenate([*inputs, self._inputs(j, counts_by_code)])
             used = pairs.pairs[: len(inputs) - pairs.n_codes]
             tables.append(BlockInputs(used, inputs, pairs.n_codes, pairs.n_blocks))
         self._update_tables()
@@ -252,7 +271,8 @@ class TargetStatistics:
         return [*columns, *((j, lists[column]) for column, j in self.lists)]
 
     def _begin(self, totals, earlier):
-        self.totals_, self.n_tasks_ = totals, totals.shape[1]
+        self.totals_ = totals
+        self.n_tasks_ = totals.shape[1]
         # The number of rows that values are encoded by; per table, the number that its
         # frequencies were learnt from, and how many rows more an earlier fit had that
         # counts are from: one number, or one per code.
@@ -265,7 +285,10 @@ class TargetStatistics:
             is_learnt = [np.isfinite(scale[-1]) for scale in earlier.scales_]
             self.sizes_ = np.where(is_learnt, earlier.sizes_, self.sizes_)
             self.is_weighted |= earlier.is_weighted
-        self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+        self.counts_ = []
+        self.strengths_ = []
+        self.means_ = []
+        self.scales_ = []
 
     def check_rows(self, codes, y, weight, lists=()):
         """Check rows before they are counted; any rows are right by default."""
@@ -284,15 +307,16 @@ class TargetStatistics:
 
     def _fit_table(self, j, blocks, counts, others, earlier):
         """Learn the next table, and return the counts by which rows are encoded."""
-        total, known = counts + others, counts
+        total = counts + others
+        known_counts = counts
         if earlier is not None:
             is_absent = total[0].max(axis=0) == 0
             total[..., is_absent] = earlier.counts_[j][..., is_absent]
-            known = np.where(is_absent, total, counts)
+            known_counts = np.where(is_absent, total, counts)
             n_more = earlier.n_encoded_ + earlier.older_[j] - self.n_encoded_
             if total[0, 0, is_absent].any():
                 self.older_[j] = np.where(is_absent, n_more, 0.0)
-        strengths, mean, scale = self._learn_inputs(j, known, blocks, earlier)
+        strengths, mean, scale = self._learn_inputs(j, known_counts, blocks, earlier)
         self.counts_.append(total)
         self.strengths_.append(strengths)
         self.means_.append(mean)
@@ -314,18 +338,20 @@ class TargetStatistics:
             return learnt
         strengths = self._estimate_strengths(counts)
         strengths = np.where(is_learnt[:-1], learnt[0], strengths)
-        n_rows, mean, squares = 0.0, 0.0, 0.0
+        n_rows = 0.0
+        mean = 0.0
+        squares = 0.0
         for codes, left_out, weights in blocks:
             values = self._rates(j, counts[..., codes] - left_out, strengths, codes)
-            n_own = weights.sum()
-            if not n_own:
+            n_block_rows = weights.sum()
+            if not n_block_rows:
                 continue
-            own_mean = weights @ values / n_own
-            share = n_own / (n_rows + n_own)
-            squares += weights @ (values - own_mean) ** 2
-            squares += (own_mean - mean) ** 2 * n_rows * share
-            mean += (own_mean - mean) * share
-            n_rows += n_own
+            block_mean = weights @ values / n_block_rows
+            share = n_block_rows / (n_rows + n_block_rows)
+            squares += weights @ (values - block_mean) ** 2
+            squares += (block_mean - mean) ** 2 * n_rows * share
+            mean += (block_mean - mean) * share
+            n_rows += n_block_rows
         if not n_rows:  # all values of an update are unseen
             return learnt
         scale = np.sqrt(squares / n_rows)
@@ -344,14 +370,14 @@ class TargetStatistics:
         With the `tables` of `fit`, they leave out the block of each row.
         """
         width = self.n_tasks_ + 1  # of each column
-        found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
+        rates = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for place, (j, elements) in enumerate(self._elements(codes, lists)):
             if tables is None:
                 inputs = self.tables_[j][elements.codes]
             else:
                 inputs = tables[j].find(elements.repeat(block), elements.codes)
-            found[:, place * width : (place + 1) * width] = elements.means(inputs)
-        return found
+            rates[:, place * width : (place + 1) * width] = elements.means(inputs)
+        return rates
 
     def counted(self, codes, lists=()):
         """Return the elements that each table counts: those of its first column."""
@@ -368,15 +394,16 @@ class TargetStatistics:
         added.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
         self.totals_ = self.totals_ + added.totals
         for j, pairs in enumerate(added.tables):
-            part, _ = pairs.blocks()
-            is_value = part.codes >= FIRST_VALUE
-            present = part.codes[is_value]
-            own, table = self.counts_[j], self.tables_[j]
-            counts = own[..., present]
-            undo.append(partial(own.__setitem__, (..., present), counts))
+            block, _ = pairs.blocks()
+            is_value = block.codes >= FIRST_VALUE
+            present = block.codes[is_value]
+            all_counts = self.counts_[j]
+            table = self.tables_[j]
+            counts = all_counts[..., present]
+            undo.append(partial(all_counts.__setitem__, (..., present), counts))
             undo.append(partial(table.__setitem__, present, table[present]))
-            own[..., present] = counts + part.counts[..., is_value]
-            table[present] = self._inputs(j, own[..., present], present)
+            all_counts[..., present] = counts + block.counts[..., is_value]
+            table[present] = self._inputs(j, all_counts[..., present], present)
         if self._n_rows() < GROWTH * self.n_encoded_:
             return
         # Inputs that were 0 so far are learnt, and all values encoded by all rows.
@@ -408,10 +435,11 @@ class TargetStatistics:
     def _rates(self, j, counts, strengths, codes):
         """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
         n, k = counts
-        p, a = self.rates_[:, np.newaxis], strengths[:, np.newaxis]
-        a = np.minimum(a, STRENGTHS[1])
+        p = self.rates_[:, np.newaxis]
+        a = np.minimum(strengths[:, np.newaxis], STRENGTHS[1])
         # Weights that are not integers cause rounding errors in differences of counts.
-        negatives, k = np.maximum(n - k, 0.0), np.maximum(k, 0.0)
+        negatives = np.maximum(n - k, 0.0)
+        k = np.maximum(k, 0.0)
         rates = np.log(k + a * p) - np.log(negatives + a * (1 - p))
         rates -= np.log(p) - np.log1p(-p)
         # The labels of the first task are known in all rows.
@@ -423,10 +451,13 @@ class TargetStatistics:
 
     def _estimate_strengths(self, counts):
         """Return the strength per task, infinite if the rates only vary by chance."""
-        strengths, rates = np.full(self.n_tasks_, np.inf), self._base_rates()
+        strengths = np.full(self.n_tasks_, np.inf)
+        base_rates = self._base_rates()
         for task, (n, k) in enumerate(zip(*counts, strict=True)):
-            known = n > 1
-            n, k, p = n[known], k[known], rates[task]
+            has_several = n > 1
+            n = n[has_several]
+            k = k[has_several]
+            p = base_rates[task]
             if len(n) == 0:
                 continue
             # If rates only vary by chance, n (k / n - p)^2 has the mean p (1 - p) and
@@ -471,7 +502,8 @@ class ExtendedStatistics(TargetStatistics):
             np.where(origin >= 0, older[origin], 0.0) if np.ndim(older) else older
             for origin, older in zip(origins, source.older_, strict=True)
         ]
-        self.rows, self.adds = rows, adds
+        self.rows = rows
+        self.adds = adds
         self._update_tables()
 
     @property
@@ -482,7 +514,8 @@ class ExtendedStatistics(TargetStatistics):
         """Warn if rows passed as new fit into the counts, and are half of a value's."""
         if self.rows == "seen" or not np.isin(y, (0, 1)).all():
             return
-        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
+        largest_share = 0.0
+        counted = BlockCounts(self, 1, y.shape[1])
         counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
         for j, pairs in enumerate(counted.tables):
             n, k = pairs.by_code(pairs.blocks())
@@ -490,8 +523,8 @@ class ExtendedStatistics(TargetStatistics):
             if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
                 return
             shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
-            largest = max(largest, shares.max(initial=0.0))
-        if largest >= 0.5:
+            largest_share = max(largest_share, shares.max(initial=0.0))
+        if largest_share >= 0.5:
             warn_user(
                 "seen=False, but the source may have been fitted on all rows of X: the "
                 "inputs of a row then reveal its label. If it was, pass seen=True."
@@ -515,10 +548,10 @@ class ExtendedStatistics(TargetStatistics):
                 )
             return counts + np.maximum(rest, 0.0)
         self.counts_[j] = counts + base + others
-        known = counts + base
-        learnt = self._learn_inputs(j, known, blocks, self)
+        known_counts = counts + base
+        learnt = self._learn_inputs(j, known_counts, blocks, self)
         self.strengths_[j], self.means_[j], self.scales_[j] = learnt
-        return known
+        return known_counts
 
 
 def find_target_columns(target_encoding, encoder, min_values):

@@ -11,8 +11,10 @@ import numpy as np
 
 from sk_pwiser._columns import _frames
 
-# Text is checked in the first values of a column. It has many from this number on.
-N_CHECKED, MANY_VALUES = 1_000, 100
+# Text is checked in so many values of a column, the first ones.
+N_CHECKED = 1_000
+# A column has many values from this number on.
+MANY_VALUES = 100
 
 
 def sort_values(values):
@@ -145,8 +147,10 @@ def _find_large(values, kind):
     types = set(map(type, values))
     for cls in types:
         if issubclass(cls, LARGE[kind]):
-            own = values if len(types) == 1 else [v for v in values if type(v) is cls]
-            for value in (max(own), min(own)):
+            numbers = values
+            if len(types) > 1:
+                numbers = [value for value in values if type(value) is cls]
+            for value in (max(numbers), min(numbers)):
                 if not -EXACT <= value <= EXACT:
                     return value
     return None
@@ -157,11 +161,12 @@ def check_kinds(values, earlier, start, middle):
 
     `start` and `middle` are parts of the message before the kinds of both.
     """
-    kinds, known = kinds_of(values), earlier - LARGE.keys()
-    others = TIMES if KINDS[2] in known else set()
-    if kinds and known and kinds.isdisjoint(known | others):
+    kinds = kinds_of(values)
+    earlier_kinds = earlier - LARGE.keys()
+    others = TIMES if KINDS[2] in earlier_kinds else set()
+    if kinds and earlier_kinds and kinds.isdisjoint(earlier_kinds | others):
         raise ValueError(
-            f"{start} {' and '.join(sorted(known))}{middle} "
+            f"{start} {' and '.join(sorted(earlier_kinds))}{middle} "
             f"{' and '.join(sorted(kinds))}, such as {values[0]!r}: none can be equal."
         )
 
@@ -171,11 +176,12 @@ def check_exact(values, earlier, start, middle):
 
     The message is made as that of `check_kinds`.
     """
-    known = LARGE.keys() & earlier
-    for kind in LARGE.keys() - known if known else ():
+    earlier_kinds = LARGE.keys() & earlier
+    for kind in LARGE.keys() - earlier_kinds if earlier_kinds else ():
         value = _find_large(values, kind)
         if value is not None:
             raise ValueError(
-                f"{start} {known.pop()}{middle} {kind}, such as {value!r}. Integers "
-                "above 2^53 are rounded as floats; use a dtype such as 'Int64' or text."
+                f"{start} {earlier_kinds.pop()}{middle} {kind}, such as {value!r}. "
+                "Integers above 2^53 are rounded as floats; use a dtype such as "
+                "'Int64' or text."
             )

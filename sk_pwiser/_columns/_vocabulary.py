@@ -50,8 +50,11 @@ def hash_values(values):
     for kind in (str, int, float):
         places = [place for place, value in enumerate(values) if type(value) is kind]
         if places:
-            own = [values[place] for place in places]
-            hashes[places] = _hash_texts(own) if kind is str else _hash_bits(own, kind)
+            same_kind = [values[place] for place in places]
+            if kind is str:
+                hashes[places] = _hash_texts(same_kind)
+            else:
+                hashes[places] = _hash_bits(same_kind, kind)
     return hashes
 
 

@@ -62,6 +62,6 @@ def _in_one_table(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Join rows of parts of a table, which had these sizes; -1 marks new rows."""
     parts = zip(origins, np.cumsum([0, *sizes])[:-1], strict=True)
-    rows = [first + np.where(own < 0, UNSEEN, own) for own, first in parts]
-    is_new = [np.zeros(0, dtype=bool), *(own < 0 for own in origins)]
+    rows = [first + np.where(origin < 0, UNSEEN, origin) for origin, first in parts]
+    is_new = [np.zeros(0, dtype=bool), *(origin < 0 for origin in origins)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *rows]), np.concatenate(is_new)

@@ -31,17 +31,22 @@ from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
 LARGEST_AUTOMATIC_DIM = 16
 
 
+def automatic_dim(n_codes: int) -> int:
+    """Return the width of embeddings of so many codes with `embedding_dim="auto"`."""
+    return min(LARGEST_AUTOMATIC_DIM, round(1.6 * n_codes**0.56))
+
+
 def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray]:
     """Return the arrays of bags, the fields of `Bags`, by name, with all weights."""
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, array in zip(Bags._fields, bags or (), strict=False):
         if name == "weights" and array is None:
-            array = np.ones(len(found["bag_indices"]), dtype=np.float32)
+            array = np.ones(len(arrays["bag_indices"]), dtype=np.float32)
         if array is not None:
-            found[f"bag_{name}"] = array
-    if found:
-        found["bag_indices"] = found["bag_indices"].astype(np.int64)
-    return found
+            arrays[f"bag_{name}"] = array
+    if arrays:
+        arrays["bag_indices"] = arrays["bag_indices"].astype(np.int64)
+    return arrays
 
 
 def task_labels(
@@ -88,14 +93,16 @@ class Schema:
         value_scales: tuple[float, ...] = (),
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
-        selection, sizes = statistics_selection(settings), encoder.cardinalities_
-        n_codes = [*sizes, *(n for n, *_ in encoder.bags_)]
-        dims = [min(LARGEST_AUTOMATIC_DIM, round(1.6 * n**0.56)) for n in n_codes]
-        of_columns = tuple(dims[: len(sizes)])
-        widest_bag = max(dims[len(sizes) :], default=0)
-        learnt = encoder, targets, base_rates, statistics
+        bag_dims = [automatic_dim(bag.n_vectors) for bag in encoder.bags_]
         return cls(
-            *learnt, of_columns, widest_bag, selection, value_scales=value_scales
+            encoder=encoder,
+            targets=targets,
+            base_rates=base_rates,
+            statistics=statistics,
+            automatic_dims=tuple(map(automatic_dim, encoder.cardinalities_)),
+            widest_bag=max(bag_dims, default=0),
+            selection=statistics_selection(settings),
+            value_scales=value_scales,
         )
 
     def transform(self, X: Any) -> Impressions:
@@ -134,7 +141,7 @@ class Schema:
         """Return the elements of the list columns if they have target statistics."""
         if self.statistics is None or not self.statistics.lists:
             return []
-        arrays = (None if part is None else np.asarray(part) for part in bags)
+        arrays = (None if array is None else np.asarray(array) for array in bags)
         return self.encoder.elements(bags._make(arrays))
 
     def places(self) -> dict[Any, tuple[list[int], list[int], list[int]]]:
@@ -165,12 +172,13 @@ class Schema:
 
     def rate_places(self) -> dict[tuple[str, int], list[int]]:
         """Return the numeric inputs with the statistics of each column that has any."""
-        given = self.statistics
-        if given is None:
+        statistics = self.statistics
+        if statistics is None:
             return {}
-        keys = [("codes", column) for column in given.columns]
-        keys += [("bags", index) for index, _ in given.lists]
-        width, first = given.n_tasks_ + 1, len(self.encoder.numeric_bins_)
+        keys = [("codes", column) for column in statistics.columns]
+        keys += [("bags", index) for index, _ in statistics.lists]
+        width = statistics.n_tasks_ + 1
+        first = len(self.encoder.numeric_bins_)
         starts = range(first, first + len(keys) * width, width)
         return {
             key: [*range(start, start + width)]
@@ -235,36 +243,44 @@ class Schema:
 
     def unseen_inputs(self) -> list[tuple[int, int, float]]:
         """Return the statistics of unseen values: input, category column, value."""
-        given, found = self.statistics, []
-        if given is None or not hasattr(given, "tables_"):
+        statistics = self.statistics
+        if statistics is None or not hasattr(statistics, "tables_"):
             return []
         places = self.rate_places()
-        for column, table in zip(given.columns, given.tables_, strict=False):
+        inputs = []
+        for column, table in zip(statistics.columns, statistics.tables_, strict=False):
             values = table[UNSEEN].tolist()
             for place, value in zip(places["codes", column], values, strict=True):
-                found.append((place, column, value))
-        return found
+                inputs.append((place, column, value))
+        return inputs
 
     def _find_inputs(self, features: Sequence[Any]) -> list[int]:
         """Return the inputs of columns, without statistics, as the network counts."""
-        encoder, places, found = self.encoder, self.places(), []
-        names = [column.name for column in encoder.columns_]
-        n_columns, n_bags = len(encoder.cardinalities_), len(encoder.bags_)
+        places = self.places()
+        names = [column.name for column in self.encoder.columns_]
+        n_columns = len(self.encoder.code_columns_)
+        n_bags = len(self.encoder.bag_columns_)
+        inputs: list[int] = []
         for feature in features:
             name = names[find_column("domain_features", feature, names)]
             codes, numeric, bags = places[name]
-            found += [*codes, *(n_columns + bag for bag in bags)] or [
-                n_columns + n_bags + index for index in numeric
-            ]
-        return found
+            embedded = [*codes, *(n_columns + bag for bag in bags)]
+            inputs += embedded or [n_columns + n_bags + index for index in numeric]
+        return inputs
 
 
 def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
     """Return the encoder of the settings, not yet fitted."""
     # Parameters of the encoder under the same names.
     names = (
-        *("list_ages", "list_pooling", "list_weights", "max_bins", "max_categories"),
-        *("min_frequency", "n_hash_buckets", "shared_embeddings"),
+        "list_ages",
+        "list_pooling",
+        "list_weights",
+        "max_bins",
+        "max_categories",
+        "min_frequency",
+        "n_hash_buckets",
+        "shared_embeddings",
     )
     return TableEncoder(
         settings.categorical_features,
@@ -294,7 +310,8 @@ def unfitted_statistics(
 
     `in_stream` says that these are the first rows of a stream.
     """
-    chosen, params = settings.target_encoding, settings.encoding_params
+    chosen = settings.target_encoding
+    params = settings.encoding_params
     before = None if earlier is None else earlier.statistics
     expected: list[Any] = [] if before is None else before.column_names(encoder)
     # A stream cannot choose the size of its first part.
@@ -309,13 +326,13 @@ def unfitted_statistics(
     )
     if statistics is not None:
         statistics.n_tasks_ = shape[1]
-    found = [] if statistics is None else statistics.column_names(encoder)
-    if earlier is not None and found != expected:
-        of_lists = settings.encoding_params["list_target_encoding"]
+    names = [] if statistics is None else statistics.column_names(encoder)
+    if earlier is not None and names != expected:
+        chosen_lists = settings.encoding_params["list_target_encoding"]
         raise ValueError(
             f"Training cannot continue with target_encoding="
-            f"{settings.target_encoding!r} and list_target_encoding={of_lists!r}: "
-            f"these select the columns {found}, the earlier fit those of {expected}."
+            f"{settings.target_encoding!r} and list_target_encoding={chosen_lists!r}: "
+            f"these select the columns {names}, the earlier fit those of {expected}."
         )
     return statistics
 

@@ -64,7 +64,9 @@ class ProbabilityNetwork(nn.Module):
         network = fitted_result(estimator).net.module_
         self.network = copy.deepcopy(network).cpu().requires_grad_(False)
         self.both_classes = estimator.classes_.ndim == 1
-        self.curves, self.parents, self.takes_shifts = nn.ModuleList(), [], False
+        self.curves = nn.ModuleList()
+        self.parents = []
+        self.takes_shifts = False
         if isinstance(estimator, FunnelCalibrator):
             self.curves.extend(map(CurveLayer, estimator.calibrators_))
             # The tasks than which others are not more likely, -1 for none.
@@ -109,8 +111,8 @@ class ProbabilityNetwork(nn.Module):
             logits = self._calibrate(logits, shifts)
         if self.both_classes:  # 1 - p would have a few digits only if p is near 1
             logits = torch.cat([-logits, logits], dim=1)
-        found = torch.sigmoid(logits).float()
-        return found.clamp(float(limits.tiny), float(1 - limits.epsneg))
+        probabilities = torch.sigmoid(logits).float()
+        return probabilities.clamp(float(limits.tiny), float(1 - limits.epsneg))
 
     def _calibrate(self, logits, shifts):
         """Return the log-odds of `FunnelCalibrator`, in float64 as there."""
@@ -132,7 +134,8 @@ class CurveLayer(nn.Module):
         values = nodes if curve is None else curve.transform(nodes)
         self.is_line = not hasattr(curve, "centres_")
         if len(nodes) == 1:  # a constant
-            nodes, values = np.append(nodes, nodes + 1), np.repeat(values, 2)
+            nodes = np.append(nodes, nodes + 1)
+            values = np.repeat(values, 2)
         # Tensors, since the exporter of PyTorch rounds floats to float32.
         self.starts, self.widths = map(torch.from_numpy, (nodes[:-1], np.diff(nodes)))
         self.first, self.rises = map(torch.from_numpy, (values[:1], np.diff(values)))

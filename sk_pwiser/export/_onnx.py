@@ -176,8 +176,8 @@ def _trace(network):
     # Metadata name the lines of the code on this machine.
     graph = model.graph
     values = *graph.input, *graph.output, *graph.value_info, *graph.initializer
-    for part in (model, graph, *graph.node, *values):
-        del part.metadata_props[:]
+    for message in (model, graph, *graph.node, *values):
+        del message.metadata_props[:]
     return model.SerializeToString()
 
 
@@ -238,7 +238,7 @@ class OnnxNetwork:
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
-        self._names = {each.name for each in self._session.get_inputs()}
+        self._names = {tensor.name for tensor in self._session.get_inputs()}
 
     def __call__(self, inputs, outputs=OUTPUTS[:1]):
         if len(inputs) > len(self._names):
@@ -249,10 +249,10 @@ class OnnxNetwork:
 def _compare(network, run, n_rows):
     """Raise an error if the logits or probabilities of random rows are others."""
     inputs = _example_inputs(network, n_rows)
-    found = run(inputs, OUTPUTS[1:])
-    _, expected = network.predict_with_logits(inputs)
-    if found.shape != expected.shape or not np.allclose(
-        found, expected, rtol=1e-4, atol=1e-3, equal_nan=True
+    logits = run(inputs, OUTPUTS[1:])
+    _, expected_logits = network.predict_with_logits(inputs)
+    if logits.shape != expected_logits.shape or not np.allclose(
+        logits, expected_logits, rtol=1e-4, atol=1e-3, equal_nan=True
     ):
         raise ValueError(
             f"for {n_rows} rows, the ONNX graph computes other logits than PyTorch. "
@@ -263,7 +263,7 @@ def _compare(network, run, n_rows):
     # probabilities are compared with those of the graph's own logits.
     shifts = inputs.get("shifts")
     shifts = None if shifts is None else torch.from_numpy(shifts)
-    expected = network.probabilities(torch.from_numpy(found), shifts).numpy()
+    expected = network.probabilities(torch.from_numpy(logits), shifts).numpy()
     # ONNX Runtime's sigmoid is less exact where a probability is below 1e-11.
     if not np.allclose(run(inputs), expected, rtol=1e-5, atol=1e-13, equal_nan=True):
         raise ValueError(

@@ -276,7 +276,7 @@ def check_markets(markets, X, n_estimators):
 def predict_each(estimators, X):
     """Return probabilities, of shape `(n_estimators, n_samples, n_tasks)`."""
     return np.stack(
-        [each._predict_positive(X).astype(np.float64) for each in estimators]
+        [model._predict_positive(X).astype(np.float64) for model in estimators]
     )
 
 

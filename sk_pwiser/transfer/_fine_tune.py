@@ -453,7 +453,8 @@ def extend_schema(schema, rows, seen, extends):
     The second result is an array per category column with the earlier code of each
     code, -1 for new values. The third is the same for the vectors of list columns.
     """
-    encoder, statistics = schema.encoder, schema.statistics
+    encoder = schema.encoder
+    statistics = schema.statistics
     origins, vectors = unchanged_origins(encoder)
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)

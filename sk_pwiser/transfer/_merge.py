@@ -129,9 +129,9 @@ def recompute_batch_norm(net, rows):
 
 def row_log_losses(logits, y):
     """Return the log loss per row and task, `(batch, n_tasks)`; 0 without a label."""
-    known = ~y.isnan()
+    has_label = ~y.isnan()
     cross_entropy = F.binary_cross_entropy_with_logits
-    return cross_entropy(logits, y.nan_to_num(), reduction="none") * known
+    return cross_entropy(logits, y.nan_to_num(), reduction="none") * has_label
 
 
 def row_entropies(logits, _y=None):
