@@ -35,7 +35,8 @@ from torch.nn import functional as F
 
 from sk_pwiser._columns._codes import UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder
-from sk_pwiser._rows._batches import BatchIterator, Impressions
+from sk_pwiser._rows._batches import BatchIterator
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.model_selection._compare_models import (
     CATBOOST_STEPS,

@@ -21,7 +21,7 @@ from _peers import BareMMoE, predict_bare
 from _tables import CARDINALITIES, N_NUMERIC, Prepared, as_text, impressions, prepare
 from train_speed import own_model
 
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 
 BARE, PREDICT, ENCODE, NETWORK = "bare", "predict_proba", "encoding", "network"
 BATCH_SIZE = 8192

@@ -2,6 +2,7 @@
 
     pip install ".[benchmark]"
     python benchmarks/row_structure.py                # sixteen forms of one log
+    python benchmarks/row_structure.py --counts       # rows and their counts
     python benchmarks/row_structure.py --drift        # a log in the order of time
 
 The first table has 20,000 impressions of users whose activity is that of Zipf's law;
@@ -14,6 +15,10 @@ active users click less. The same log is fitted in all combinations of
 
 The columns are user, item and hour, 40,000 further impressions are the test rows. Each
 row has the AUC of both tasks and the predicted over the observed number of events.
+
+With `--counts`, 100,000 impressions of 500 items in 2, 5 or 20 segments, at two pairs
+of rates of clicks and conversions, are fitted as they are, and as a table of counts
+with one row per cell and outcome. 200,000 further impressions are the test rows.
 
 With `--drift`, a log of bookings is in the order of time: 30 % of the rows are copies,
 as several rows of one booking, the level moves, and the effects of agents change. The
@@ -36,6 +41,7 @@ import numpy as np
 import pandas as pd
 from _harness import aucs, begin, make_parser, mean_log_loss, seeds_of, spread
 from _peers import OF_ALL, SMALL, peer_models
+from scipy.optimize import brentq
 from scipy.special import expit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -45,6 +51,9 @@ N_TRAIN, N_TEST, N_COPIES = 20_000, 40_000, 6_000
 N_USERS, N_ITEMS, N_HOURS, N_DAYS = 2_000, 50, 4, 30
 COLUMNS = ["user", "item", "hour"]
 FORMS = ("times", "groups", "counts", "copies")
+N_COUNTED, N_COUNTED_TEST = 100_000, 200_000
+N_COUNTED_ITEMS, N_SEGMENTS = 500, (2, 5, 20)
+RATES_OF_TASKS = ((0.02, 0.001), (0.05, 0.01))
 N_BOOKINGS = 40_000
 TREES = f"LightGBM, {SMALL}, {OF_ALL}"
 
@@ -113,6 +122,63 @@ def compare_forms(report, arguments):
         columns = enumerate(np.transpose(results))
         cells = [spread(values, digits=4 if k < 2 else 2) for k, values in columns]
         report.row(name, cells)
+
+
+def intercept(log_odds, weights, rate):
+    """Return what to add to log-odds so that the mean probability is a rate."""
+    return brentq(
+        lambda shift: np.average(expit(log_odds + shift), weights=weights) - rate,
+        -20,
+        20,
+    )
+
+
+def cells(n_rows, seed, rates, n_segments):
+    """Return impressions of items in segments, whose effects on the log-odds add up."""
+    effects = np.random.default_rng(5)
+    click_effects = 0.5 * effects.normal(size=(N_COUNTED_ITEMS, 1))
+    click_effects = click_effects + 0.3 * effects.normal(size=n_segments)
+    conversion_effects = 0.5 * effects.normal(size=(N_COUNTED_ITEMS, 1))
+    conversion_effects = conversion_effects + np.zeros(n_segments)
+    click_rate, conversion_rate = rates
+    p_click = expit(click_effects + intercept(click_effects, None, click_rate))
+    given_click = conversion_rate / click_rate
+    shift = intercept(conversion_effects, p_click, given_click)
+    p_given_click = expit(conversion_effects + shift)
+    rng = np.random.default_rng(seed)
+    item = rng.integers(0, N_COUNTED_ITEMS, n_rows)
+    segment = rng.integers(0, n_segments, n_rows)
+    click = rng.random(n_rows) < p_click[item, segment]
+    conversion = click & (rng.random(n_rows) < p_given_click[item, segment])
+    log = pd.DataFrame({"item": item, "segment": segment}).astype(str)
+    return log.assign(click=click.astype(int), conversion=conversion.astype(int))
+
+
+def compare_counts(report, arguments):
+    """Print the table of logs as rows and as counts."""
+    columns = ["item", "segment"]
+    n_rows = 5_000 if arguments.quick else N_COUNTED
+    report.text("", f"{n_rows:,} impressions; {arguments.seeds} seeds")
+    report.table([*(f"{t} AUC" for t in TASKS), *(f"{t} pred/obs" for t in TASKS)])
+    for rates, n_segments in product(RATES_OF_TASKS, N_SEGMENTS):
+        of_rows, of_counts = [], []
+        for seed in seeds_of(arguments):
+            log = cells(n_rows, seed, rates, n_segments)
+            later = cells(N_COUNTED_TEST, 1_000 + seed, rates, n_segments)
+            counts = log.groupby([*columns, *TASKS]).size().rename("count")
+            counts = counts.reset_index().sample(frac=1.0, random_state=seed)
+            model = MultiTaskCTRCVRClassifier(random_state=seed)
+            model.fit(log[columns], log[TASKS])
+            of_rows.append(figures(later[TASKS], model.predict_proba(later[columns])))
+            weights = counts["count"]
+            model.fit(counts[columns], counts[TASKS], sample_weight=weights)
+            of_counts.append(figures(later[TASKS], model.predict_proba(later[columns])))
+        of_log = "{:.0%} clicks, {:.1%} conversions, ".format(*rates)
+        of_log += f"{n_segments} cells per item"
+        for form, results in (("rows", of_rows), ("counts", of_counts)):
+            values = enumerate(np.transpose(results))
+            texts = [spread(v, digits=4 if k < 2 else 2) for k, v in values]
+            report.row(f"{of_log}: {form}", texts)
 
 
 def bookings(seed, n_rows=N_BOOKINGS):
@@ -216,10 +282,16 @@ def compare_drift(report, arguments):
 def main():
     parser = make_parser(__doc__, seeds=5)
     parser.add_argument("--drift", action="store_true", help="a log in order of time")
+    parser.add_argument("--counts", action="store_true", help="rows and their counts")
     arguments, report = begin("row_structure", parser, seeds=1)
     # The table shows what warnings would name.
     warnings.simplefilter("ignore")
-    (compare_drift if arguments.drift else compare_forms)(report, arguments)
+    compare = compare_forms
+    if arguments.drift:
+        compare = compare_drift
+    elif arguments.counts:
+        compare = compare_counts
+    compare(report, arguments)
 
 
 if __name__ == "__main__":

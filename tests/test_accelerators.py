@@ -17,7 +17,8 @@ from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._rows import _batches
-from sk_pwiser._rows._batches import BatchIterator, Impressions
+from sk_pwiser._rows._batches import BatchIterator
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._training import _device
 from sk_pwiser._utils._precision import widest_float
 from sk_pwiser._utils._random import Generators, active

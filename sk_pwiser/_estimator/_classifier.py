@@ -22,7 +22,8 @@ from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._state import TrainingResult, Undo, take_back
+from sk_pwiser._training._result import TrainingResult
+from sk_pwiser._training._undo import Undo, take_back
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.losses import MultiTaskLoss

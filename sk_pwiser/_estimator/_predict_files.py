@@ -14,13 +14,14 @@ import torch
 
 from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._model_files import PlainForm
-from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import named_place
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._file_rows import warn_about_corrupt
 from sk_pwiser._training._checkpoints import compared
 from sk_pwiser._training._net import probabilities
+from sk_pwiser._training._result import TrainingResult
+from sk_pwiser._training._result_files import STATE_CLASSES
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._state import STATE_CLASSES, TrainingResult
 from sk_pwiser._utils._threads import in_background
 
 # Key of the files' metadata, whose value identifies the fit and the rows.

@@ -13,12 +13,12 @@ from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import ColumnInput, column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._recombined_rows import RowRecombiner
 from sk_pwiser._settings import Settings, values_are_per_impression
 from sk_pwiser._tasks._labels import Targets
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._schema import bag_inputs
-from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import _extras, _threads
 
 

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser import _model_files
 from sk_pwiser._model_files import PlainForm
+from sk_pwiser._training._result_files import STATE_CLASSES, from_state, to_state
 from sk_pwiser._training._schema import encode_plain
-from sk_pwiser._training._state import STATE_CLASSES, from_state, to_state
 from sk_pwiser._utils._components import RemovedNameError
 from sk_pwiser._version import __version__
 

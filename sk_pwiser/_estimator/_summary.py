@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sk_pwiser._columns._encoder import column_kinds, vector_counts
-from sk_pwiser._training._state import TrainingResult
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._utils._integers import ceil_div
 
 # Title, header and rows.

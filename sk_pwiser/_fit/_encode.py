@@ -11,7 +11,7 @@ from sk_pwiser._fit._learn_columns import Columns
 from sk_pwiser._fit._plan import Plan
 from sk_pwiser._fit._second_pass import SecondPass, run_pass
 from sk_pwiser._fit._validation_rows import check_validation
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._rows._hold_out import HeldOut, NothingHeldOut
 from sk_pwiser._rows._protocol import Rows
 from sk_pwiser._rows._row_summary import RowSummary
@@ -59,6 +59,8 @@ def encode(plan: Plan, rows: Rows, columns: Columns) -> EncodedData:
         split_rows=encoded.split_rows,
         unrelated=summary.labels()[0].unrelated(),
         level=encoded.level,
+        rows_per_weight=summary.rows_per_weight,
+        rows_per_row=summary.rows_per_row(),
     )
     rows.release()
     return replace(data, epochs=epochs._replace(monitor=check_validation(plan, data)))
@@ -104,7 +106,7 @@ def event_shares(summary: RowSummary) -> list[list[float]]:
     columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
     parent_columns = columns[:, list(targets.parents)]
     sums = [
-        targets.counts @ targets.values,
+        summary.counted_rows() @ targets.values,
         (targets.values * task_weights).sum(axis=0),
         (parent_columns * task_weights).sum(axis=0),
     ]

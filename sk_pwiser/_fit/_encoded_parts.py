@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from sk_pwiser._columns._encoder import TableEncoder
-from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._hold_out import HeldOut, HeldOutOfParts, HeldOutOfTable, hold_out
 from sk_pwiser._rows._kept_units import KeptUnits
 from sk_pwiser._rows._protocol import Rows

@@ -82,6 +82,7 @@ def _learn_table(
             category_names=table.encoder.category_names_,
             validation_fraction=settings.validation_fraction,
             n_blocks=blocks.n_blocks,
+            has_counts=summary.weights.are_counts,
         )
     blocks.finish()
     schema = columns.schema(table.encoder, table.statistics, summary)

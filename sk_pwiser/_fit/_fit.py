@@ -21,7 +21,7 @@ from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._state import TrainingResult
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._utils._random import LARGEST_SEED, seeded_globally
 
 
@@ -83,7 +83,7 @@ def build(
     n_earlier_rows: int = 0,
 ) -> MultiTaskNet:
     """Build the net; `n_earlier_rows` have determined its weights so far."""
-    n_rows = n_earlier_rows + len(data.train)
+    n_rows = n_earlier_rows + data.n_counted
     seed = plan.random_state.randint(LARGEST_SEED)
     with seeded_globally(seed, plan.device):
         net = build_net(

@@ -40,8 +40,8 @@ from sk_pwiser._training._early_stopping import (
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._epoch_history import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._rises import find_rises
-from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils._warnings import warn_user
 
 

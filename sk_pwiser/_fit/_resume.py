@@ -19,8 +19,9 @@ from sk_pwiser._rows._protocol import Rows
 from sk_pwiser._settings import Settings
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoint, Checkpoints, find_checkpoint
+from sk_pwiser._training._continue import check_same_model, continue_from
 from sk_pwiser._training._encoded_data import EncodedData
-from sk_pwiser._training._state import TrainingResult, check_same_model, continue_from
+from sk_pwiser._training._result import TrainingResult
 
 
 def fit_further(

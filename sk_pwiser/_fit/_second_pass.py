@@ -34,6 +34,8 @@ class SecondPass:
     order: RowOrder | None  # of the same rows, or of columns of many values
     new_values: NewValues | None  # None if the category dropout is known
     level: LevelRecord | None  # if the last rows in time are held out
+    # The rows that a scaled weight of 1 stands for, if weights are counts.
+    rows_per_weight: float | None
 
     def add(self, part: EncodedPart) -> None:
         """Store and count the next rows."""
@@ -77,6 +79,9 @@ class SecondPass:
         statistics: Any = self.schema.statistics
         codes = part.codes
         labels, weights = task_labels(self.settings, part.rows.targets, part.weights)
+        if self.rows_per_weight is not None:
+            # How far rates deviate by chance depends on the number of rows.
+            weights = weights * self.rows_per_weight
         lists = self.schema.elements(part.encoded.bags)
         if not self.blocks.n_tried:
             statistics.check_rows(codes, labels, weights, lists)
@@ -132,6 +137,7 @@ def run_pass(
         order=order,
         new_values=new_values,
         level=level,
+        rows_per_weight=source.summary.rows_per_weight,
     )
     for part in parts.read():
         second_pass.add(part)

@@ -16,8 +16,8 @@ from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._level import follow_last_rows
 from sk_pwiser._training._memorized import warn_if_memorized
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._rises import find_rises
-from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._training._stop_reason import stop_reason
 from sk_pwiser._training._value_level import set_level
 from sk_pwiser._utils._random import (
@@ -126,7 +126,7 @@ def train_epochs(
                     net, rows.train, rows.valid, follows_valid=data.level is not None
                 )
     result = describe_end(plan, data, net, result_of(net, kept_epoch(net)))
-    net.criterion_.count_fit(data.event_shares, len(data.train))
+    net.criterion_.count_fit(data.event_shares, len(data.train), data.n_counted)
     if task is not None:
         task.end(lambda: result)
     return result
@@ -171,6 +171,7 @@ def fit_result(
         n_rows=(len(data.train), 0 if data.valid is None else len(data.valid)),
         split_state=plan.split_state if data.holds_out else None,
         weight_scale=data.weight_scale,
+        scales_counts=data.rows_per_weight is not None,
         split_rows=data.split_rows,
         used_all=not data.holds_out,
     )

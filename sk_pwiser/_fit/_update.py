@@ -22,8 +22,8 @@ from sk_pwiser._fit._learn_columns import (
 from sk_pwiser._fit._plan import Plan
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import draw_global_seed, kept_epoch, random_numbers
-from sk_pwiser._rows._batches import Impressions, TrainingRows
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._hold_out import NothingHeldOut
 from sk_pwiser._rows._table_rows import TableRows, read_table
 from sk_pwiser._rows._table_store import TableStore
@@ -36,24 +36,19 @@ from sk_pwiser._training._checked_components import (
     batch_sampler,
     check_components,
 )
+from sk_pwiser._training._continue import check_same_model, continue_from
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import check_unmonitored
 from sk_pwiser._training._encoded_data import SINGLE_PASS, EncodedData
+from sk_pwiser._training._grown_tables import check_own_tables, grow_tables
 from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._level import follow_update
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._schema import Schema, task_labels, unfitted_statistics
-from sk_pwiser._training._state import (
-    TrainingResult,
-    Undo,
-    check_own_tables,
-    check_same_model,
-    continue_from,
-    grow_tables,
-    log_net,
-)
+from sk_pwiser._training._undo import Undo, log_net
 from sk_pwiser._training._value_level import follow_update as follow_amounts
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED, Generators, seeded_globally
@@ -92,6 +87,7 @@ def update(
         classes,
         may_lack_class=True,
         weight_scale=earlier.weight_scale,
+        scales_counts=earlier.scales_counts,
     )
     if is_in_place(settings, rows, earlier):
         return update_in_place(settings, rows, earlier, undo=undo, task=task)
@@ -126,6 +122,8 @@ def first_update(
         schema=encoded.schema,
         epochs=SINGLE_PASS,
         weight_scale=float(rows.summary.weights.mean),
+        rows_per_weight=rows.summary.rows_per_weight,
+        rows_per_row=rows.summary.rows_per_row(),
         base_rates=rows.summary.base_rates().tolist(),
     )
     rows.release()
@@ -311,6 +309,8 @@ class FurtherRows:
             schema=self.schema,
             epochs=SINGLE_PASS,
             weight_scale=float(rows.summary.weights.mean),
+            rows_per_weight=rows.summary.rows_per_weight,
+            rows_per_row=rows.summary.rows_per_row(),
             base_rates=self.schema.base_rates.tolist(),
         )
         rows.release()
@@ -355,6 +355,9 @@ def encode_further(
     labelled_codes = None
     if schema.statistics is not None:
         labels, weights = task_labels(settings, table.targets, summary.scaled)
+        if summary.rows_per_weight is not None:
+            # How far rates deviate by chance depends on the number of rows.
+            weights = weights * summary.rows_per_weight
         labelled_codes = LabelledCodes(
             codes=arrays[0].copy(),
             labels=labels,
@@ -402,7 +405,7 @@ def build_for_updates(plan: Plan, data: EncodedData, schema: Schema) -> MultiTas
             plan.device,
             form=NetForm.of_update(plan.settings),
             epochs=SINGLE_PASS,
-            n_rows=len(data.train),
+            n_rows=data.n_counted,
             base_rates=data.base_rates,
         )
 
@@ -433,7 +436,7 @@ def train_once(
 
     `n_codes_before` is the number of codes before tables have grown, if they have.
     """
-    net.use_decay_of_updates(len(data.train))
+    net.use_decay_of_updates(data.n_counted)
     threads = limited_threads(net.n_products)
     with random_numbers(net, generators, global_seed, device), threads:
         # An update in place keeps the device of the net.
@@ -441,20 +444,23 @@ def train_once(
         if n_codes_before is not None:
             check_own_tables(net, rows.train, n_codes_before)
         if net.settings.lr_schedule is not None:
-            learn_rates(net, rows.train)
+            learn_rates(net, rows)
         net.partial_fit(rows, None)
         if net.criterion_.value_terms is not None:
             follow_amounts(net, rows.train)
 
 
-def learn_rates(net: MultiTaskNet, rows: TrainingRows) -> None:
+def learn_rates(net: MultiTaskNet, data: EncodedData) -> None:
     """Count the events of an update; what a small first call told is learnt again."""
     criterion = net.criterion_
+    rows = data.train
     n_earlier_events = torch.minimum(
         criterion.n_events, criterion.n_rows - criterion.n_events
     )
     is_first = criterion.n_rows == 0
-    criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
+    criterion.count_rows(
+        rows.column("y"), rows.column("sample_weight"), data.rows_per_weight
+    )
     is_untrusted = n_earlier_events < TRUSTED_EVENTS
     if not is_first:
         net.module_.set_base_rates(criterion.rates_so_far())
@@ -491,6 +497,7 @@ def result_of_update(
         best_epoch=kept_epoch(net),
         n_rows=(len(data.train), 0),
         weight_scale=data.weight_scale,
+        scales_counts=data.rows_per_weight is not None,
         used_all=True,
     )
 
@@ -502,4 +509,5 @@ def continued(result: TrainingResult, earlier: TrainingResult) -> TrainingResult
         split_state=earlier.split_state,
         split_rows=earlier.split_rows,
         weight_scale=earlier.weight_scale,
+        scales_counts=earlier.scales_counts,
     )

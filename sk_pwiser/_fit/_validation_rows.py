@@ -1,11 +1,11 @@
 """What the validation rows of a fit cannot tell, for warnings."""
 
 from sk_pwiser._fit._plan import Plan
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._rows._hold_out import largest_part
 from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._encoded_data import EncodedData
-from sk_pwiser._training._state import TrainingResult
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._utils._warnings import warn_user
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sk_pwiser._columns._target_statistics import BlockInputs
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._protocol import RowEncoder
 from sk_pwiser._rows._stored_rows import StoredRows
 from sk_pwiser._rows._streamed_rows import StreamedImpressions

@@ -11,7 +11,6 @@ from sk_pwiser._rows._checked_rows import CheckedRows
 from sk_pwiser._rows._hold_out import largest_part
 from sk_pwiser._rows._row_units import (
     MOST_EQUAL_ROWS,
-    are_counts,
     equal_row_units,
     has_group_column,
     row_hashes,
@@ -40,12 +39,13 @@ def find_units(
     category_names: list[Any],
     validation_fraction: float,
     n_blocks: int,
+    has_counts: bool,
 ) -> KeptUnits:
     """Find the rows that belong together: groups or, without them, equal rows.
 
     Rows with equal inputs would tell each other's labels: copies of a row do, and so do
     the rows of a table of counts, one per outcome. The numeric inputs are those without
-    target statistics.
+    target statistics; with `has_counts`, the weights are counts of rows.
     """
     n_rows = len(rows)
     hashes = row_hashes(codes, numeric, bags)
@@ -56,7 +56,7 @@ def find_units(
         share_of_repeats = 1 - (equal_rows.max() + 1) / n_rows
         if share_of_repeats < SHARE_OF_REPEATS:
             units_of_blocks = None
-        elif are_counts(rows.weights):
+        elif has_counts:
             warn_about_few_cells(codes, equal_rows, category_names)
     if rows.groups is None:
         return KeptUnits(of_held_out_rows=equal_rows, of_blocks=units_of_blocks)

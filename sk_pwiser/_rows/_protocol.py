@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sk_pwiser._rows._batches import Impressions, TrainingRows
 from sk_pwiser._rows._checked_rows import CheckedRows
+from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._rows._row_summary import RowSummary
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._labels import Targets

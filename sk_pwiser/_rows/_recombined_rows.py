@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._rows._batches import Impressions, gather_bags
+from sk_pwiser._rows._encoded_rows import Impressions, gather_bags
 from sk_pwiser._rows._row_units import row_hashes
 from sk_pwiser.networks import Bags
 

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from sk_pwiser._rows._row_units import mix_bits
+from sk_pwiser._utils._integers import ceil_div
 
 # Rows are compared in so many blocks of consecutive rows.
 N_BLOCKS = 10
@@ -28,7 +29,7 @@ def find_drift(codes, numeric, y, weight, encoder, task_names):
     n_rows = len(codes)
     if n_rows < FEWEST_COMPARED:
         return []
-    chosen = np.arange(0, n_rows, -(-n_rows // MOST_COMPARED))
+    chosen = np.arange(0, n_rows, ceil_div(n_rows, MOST_COMPARED))
     block = np.arange(len(chosen)) * N_BLOCKS // len(chosen)
     log_chances = {}
     for task, name in enumerate(task_names):

@@ -19,6 +19,7 @@ class RowSummary:
     """
 
     weight_scale: float | None = None
+    scales_counts: bool = False  # whether `weight_scale` is a mean of counts of rows
     n_rows: int = 0
     tasks: Any = None  # `Targets` without labels
     weights: Any = None  # `WeightScale`
@@ -47,7 +48,7 @@ class RowSummary:
             self.tasks = replace(
                 targets, values=none, missing=None, counts=None, amounts=None
             )
-            self.weights = WeightScale(n_tasks, self.weight_scale)
+            self.weights = WeightScale(n_tasks, self.weight_scale, self.scales_counts)
         self.weights.add(weights)
         self.per_task = self.weights.per_task and not self.weights.is_even
         if is_first:
@@ -127,6 +128,24 @@ class RowSummary:
             return targets, targets.counts.astype(float)
         sums = np.array(list(self.sums.values())) / self.weights.own_mean
         return targets, sums if self.weights.per_task else sums[:, 0]
+
+    @property
+    def rows_per_weight(self):
+        """The rows that a scaled weight of 1 stands for; None without counts."""
+        return float(self.weights.mean) if self.weights.are_counts else None
+
+    def counted_rows(self):
+        """Return how many rows each row of `labels` stands for."""
+        targets, weights = self.labels()
+        if weights is None or self.rows_per_weight is None:
+            return targets.counts
+        largest = weights.reshape(len(weights), -1).max(axis=1)
+        return self.rows_per_weight * largest.astype(np.float64)
+
+    def rows_per_row(self):
+        """Return how many rows a row stands for on average."""
+        targets, _ = self.labels()
+        return float(self.counted_rows().sum() / targets.counts.sum())
 
     def base_rates(self):
         targets, weights = self.labels()

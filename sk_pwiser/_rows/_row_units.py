@@ -21,8 +21,6 @@ SHARE_OF_GROUP_COLUMN = 0.9
 # Different rows per value of a column from which on a table of counts is as good as the
 # rows that it counts: five are on generated logs, and two are not.
 FEWEST_CELLS = 3
-# Counts are whole numbers with at least this mean.
-SMALLEST_MEAN_COUNT = 2.0
 
 
 def mix_bits(values):
@@ -85,13 +83,6 @@ def equal_row_units(hashes, most_rows):
         pairs = number * (piece.max() + 1) + piece
         _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
     return first.argsort().argsort()[number]
-
-
-def are_counts(weights):
-    """Return whether weights, one per row or None, look like numbers of rows."""
-    if weights is None or weights.ndim > 1:
-        return False
-    return bool(weights.mean() >= SMALLEST_MEAN_COUNT and (weights % 1 == 0).all())
 
 
 def warn_about_few_cells(codes, units, names):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._utils._integers import ceil_div
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a

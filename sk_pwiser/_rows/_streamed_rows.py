@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from sk_pwiser._columns._bags import Bags
 from sk_pwiser._columns._target_statistics import BlockInputs
-from sk_pwiser._rows import _batches
-from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows import _encoded_rows
+from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._rows._protocol import RowEncoder
 from sk_pwiser._rows._stored_rows import StoredRows
 from sk_pwiser._utils._random import generator_on
@@ -26,7 +26,7 @@ SAMPLE_FILES = 4
 
 
 @dataclass(frozen=True)
-class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
+class StreamedImpressions(TrainingRows, Dataset[_encoded_rows.Batch]):
     """Encoded impressions that are read from a store, in parts of about `part_rows`."""
 
     store: StoredRows
@@ -87,7 +87,7 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
             arrays.get("amounts"),
         )
         # Copies of pinned memory to a device are faster.
-        pins = _batches.pins_memory(self.device)
+        pins = _encoded_rows.pins_memory(self.device)
         return rows.copied(Tensor.pin_memory) if pins else rows
 
     @cached_property

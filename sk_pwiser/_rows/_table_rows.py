@@ -9,8 +9,8 @@ import numpy as np
 
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._frames import as_table, collected, refuse_parts
-from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows, named_place
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._protocol import RowEncoder, Rows
 from sk_pwiser._rows._row_summary import RowSummary
 from sk_pwiser._rows._table_store import TableStore
@@ -35,6 +35,7 @@ class TableRows:
         rows: CheckedRows,
         *,
         weight_scale: float | None = None,
+        scales_counts: bool = False,
         origin: str = "the training rows",  # as errors name them
         given_groups: "GivenGroups | None" = None,
     ) -> None:
@@ -44,7 +45,7 @@ class TableRows:
         self.origin = origin
         self.n_rows = len(rows)
         self.has_groups = rows.groups is not None
-        self.summary: Any = RowSummary(weight_scale)
+        self.summary: Any = RowSummary(weight_scale, scales_counts)
         self.summary.add(rows.targets, rows.weights)
         self.tasks: Targets = self.summary.tasks
         self.has_task_weights: bool = self.summary.per_task
@@ -127,13 +128,15 @@ def read_table(
     *,
     may_lack_class: bool = False,
     weight_scale: float | None = None,
+    scales_counts: bool = False,
     origin: str = "the training rows",
 ) -> TableRows:
     """Check all but the table itself, and leave out the rows of weight 0.
 
     `expected` has the tasks of the earlier fit, or of the training rows. Weights are
-    divided by `weight_scale`, by default by their mean. Rows of an update, and
-    validation rows, `may_lack_class`: they may have only one of the classes.
+    divided by `weight_scale`, by default by their mean; it may be a mean of counts.
+    Rows of an update, and validation rows, `may_lack_class`: they may have only one of
+    the classes.
     """
     refuse_parts(given.X)
     targets = Y = collected(given.Y)
@@ -160,6 +163,7 @@ def read_table(
         settings,
         rows,
         weight_scale=weight_scale,
+        scales_counts=scales_counts,
         origin=origin,
         given_groups=given_groups,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._protocol import RowEncoder
 
 

@@ -77,12 +77,24 @@ def scale_weights(weights):
     return scale.apply(weights)
 
 
+# Counts of rows are whole numbers with at least this mean.
+SMALLEST_MEAN_COUNT = 2.0
+# Above this sum, not all whole numbers are floats: all large ones are whole.
+LARGEST_TOTAL_COUNT = 2.0**53
+
+
 @dataclass
 class WeightScale:
-    """Scales weights, for rows in parts, so that those above 0 have a mean of 1."""
+    """Scales weights, for rows in parts, so that those above 0 have a mean of 1.
+
+    Weights may be counts: a weight of w stands for w equal rows. What depends on the
+    number of rows then depends on the number of those that they stand for.
+    """
 
     n_tasks: int
     given: float | None = None  # mean of earlier rows, by which to divide instead
+    given_are_counts: bool = False  # whether the weights of earlier rows were counts
+    is_whole: bool = True  # whether all weights are whole numbers
     per_task: bool = False
     has_zero: bool = False
     smallest: float = np.inf
@@ -100,6 +112,7 @@ class WeightScale:
             n_columns = 1 if weights.ndim == 2 else self.n_tasks
             with np.errstate(over="ignore"):
                 self.total += positive.sum() * n_columns
+            self.is_whole &= bool((positive % 1 == 0).all())
             if not np.isfinite(self.total):
                 raise ValueError("The sum of sample_weight must be finite.")
             self.n_positive += len(positive) * n_columns
@@ -111,6 +124,19 @@ class WeightScale:
         is_equal = self.smallest >= self.largest
         self.is_binary = is_equal and self.given in (None, self.largest)
         self.is_even = self.is_binary and not self.has_zero
+
+    @property
+    def are_counts(self):
+        """Whether the weights look like numbers of rows; equal ones say nothing."""
+        # Earlier rows without weights, whose scale is 1, stand for themselves.
+        if self.given not in (None, 1.0):
+            return self.given_are_counts
+        if self.own_mean is None or self.is_binary:
+            return False
+        is_usual = (
+            self.own_mean >= SMALLEST_MEAN_COUNT and self.total <= LARGEST_TOTAL_COUNT
+        )
+        return self.is_whole and is_usual
 
     def apply(self, weights):
         """Return scaled weights, or None if all that were added are scaled to 1."""

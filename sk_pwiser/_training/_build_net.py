@@ -31,12 +31,12 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
     Embedding tables of at least `min_lazy_size` have sparse gradients, no others do.
     """
     params = settings.network_params
-    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    arguments = {k: value for k, value in params.items() if k not in SHARED_PARAMS}
     shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with named_allocations(settings):
-        network = _components.build(registry, own, spec)
+        network = _components.build(registry, arguments, spec)
     for module in network.modules():
         if isinstance(module, _embedding_tables.TABLES):
             size = module.weight.numel()
@@ -73,7 +73,7 @@ class NetForm:
     leans_on_parents: bool
 
     @classmethod
-    def of_fit(cls, settings: Settings, n_rows: int) -> "NetForm":
+    def of_fit(cls, settings: Settings, n_rows: float) -> "NetForm":
         """Return the form of a net that is fitted to a number of rows."""
         return cls(
             schedule=WarmupStableDecay,
@@ -160,7 +160,7 @@ def optimizer_arguments(
     device: torch.device,
     *,
     decay: float,
-    n_rows: int,
+    n_rows: float,
 ) -> dict[str, Any]:
     """Return the optimiser of a net and its arguments, with skorch's prefix."""
     kind, keywords = components.optimizer
@@ -203,7 +203,7 @@ def build_net(
     *,
     form: NetForm,
     epochs: Epochs,
-    n_rows: int = 1,
+    n_rows: float = 1,
     base_rates: Sequence[float] = (),
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:

@@ -89,10 +89,10 @@ def _check_network(
 ) -> None:
     """Check names and values of `network_params`, by a network of a small table."""
     params = settings.network_params
-    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    arguments = {k: value for k, value in params.items() if k not in SHARED_PARAMS}
     shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
-    kind = _components.check_names(registry, own, 1, shared=SHARED_PARAMS)
+    kind = _components.check_names(registry, arguments, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
     if features is not None and not isinstance(features, list | tuple):
         raise TypeError(
@@ -123,7 +123,7 @@ def _check_network(
         # The constructors of users' classes may rely on the columns of their own table.
         if kind not in NETWORKS.values():
             return
-        network = kind(spec, **own)
+        network = kind(spec, **arguments)
     # Raises the error of a loss without `row_losses` if the network calls them.
     output = network.eval()(*random_inputs(network, 2))
     labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,13 @@ from sk_pwiser._settings import Settings, describe
 from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._early_stopping import FirstStage
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._net_state import (
+    load_net_state,
+    net_state,
+    to_arrays,
+    to_tensors,
+)
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
-from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
 from sk_pwiser._utils import _equality, _random
 from sk_pwiser._utils._warnings import warn_user
 
@@ -43,8 +48,10 @@ def fingerprint(train: Any, valid: Any) -> dict[str, str]:
     tensors = [(_SOURCES.get(k, "X"), t) for k, t in train.tensors().items()]
     if valid is not None:
         # Selected rows of the same tensors, or other ones.
-        own = valid.tensors().values() if valid.rows is None else [valid.rows]
-        tensors += [("the validation rows", tensor) for tensor in own]
+        valid_tensors = [valid.rows]
+        if valid.rows is None:
+            valid_tensors = list(valid.tensors().values())
+        tensors += [("the validation rows", tensor) for tensor in valid_tensors]
     for name, tensor in tensors:
         digests[name].update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():
@@ -94,22 +101,24 @@ class Checkpoint:
 
     def check_settings(self, settings: Settings) -> None:
         """Raise a ValueError that names the parameters that differ."""
-        now, before = compared(settings), self.start.settings
-        found = [
-            f"{name}={now.get(name)!r}, where the checkpoint has {before.get(name)!r}"
-            for name in sorted(now.keys() | before.keys())
-            if not _equality.equal(now.get(name), before.get(name))
+        values = compared(settings)
+        saved_values = self.start.settings
+        differences = [
+            f"{name}={values.get(name)!r}, where the checkpoint has "
+            f"{saved_values.get(name)!r}"
+            for name in sorted(values.keys() | saved_values.keys())
+            if not _equality.equal(values.get(name), saved_values.get(name))
         ]
-        if found:
-            raise self._refusal(f"has other parameters: {'; '.join(found)}")
+        if differences:
+            raise self._refusal(f"has other parameters: {'; '.join(differences)}")
 
     def check_data(self, digests: Mapping[str, str]) -> None:
         """Raise a ValueError that names the arguments of `fit` that differ."""
-        before = self.start.digests
-        found = [name for name in digests if digests[name] != before.get(name)]
-        if found:
+        saved_digests = self.start.digests
+        changed = [name for name in digests if digests[name] != saved_digests.get(name)]
+        if changed:
             raise self._refusal(
-                f"has other data: after encoding, {', '.join(found)} differ from the "
+                f"has other data: after encoding, {', '.join(changed)} differ from the "
                 "data of the checkpoint"
             )
 
@@ -123,8 +132,8 @@ class Checkpoint:
 
 def compared(settings: Settings) -> dict[str, Any]:
     """Return the settings that the parts of a training must share."""
-    found: dict[str, Any] = describe(vars(settings))
-    return {name: found[name] for name in found if name not in FREE_SETTINGS}
+    values: dict[str, Any] = describe(vars(settings))
+    return {name: values[name] for name in values if name not in FREE_SETTINGS}
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
@@ -132,14 +141,14 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
     damaged: list[DamagedFileError] = []
     for path in sorted(folder.glob(FILES), reverse=True):
         try:
-            found = _read(path)
+            checkpoint = _read(path)
         except DamagedFileError as error:
             damaged.append(error)
             continue
         if damaged:
             reasons = " ".join(map(str, damaged))
             warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
-        return found
+        return checkpoint
     if damaged:
         raise ValueError(
             f"Training cannot resume: {' '.join(map(str, damaged))} Set "
@@ -208,12 +217,16 @@ class Checkpoints:
     def save(self, net: MultiTaskNet) -> None:
         """Write the state at the end of an epoch, and remove files no longer needed."""
         device = self.global_device
-        average, states = net.average_, ((n, _stateful(c)) for n, c in net.callbacks_)
+        callback_states = {}
+        for name, callback in net.callbacks_:
+            stateful = _stateful(callback)
+            if stateful is not None:
+                callback_states[name] = stateful.state_dict()
         loop = {
             "n_complete": net.n_complete_,
             "is_stopped": bool(net.stop_training_),
-            "average": None if average is None else average.state_dict(),
-            "callbacks": {n: s.state_dict() for n, s in states if s is not None},
+            "average": None if net.average_ is None else net.average_.state_dict(),
+            "callbacks": callback_states,
         }
         state = {
             "net": net_state(net),
@@ -224,23 +237,24 @@ class Checkpoints:
         values, arrays = FORM.encode(to_arrays(state), "state")
         n_epochs = len(net.history)
         numbers = [f"{n_epochs - age:08d}" for age in range(N_KEPT)]
-        kept = [FILES.replace("*", number) for number in numbers]
-        path = self.folder / kept[0]
+        file_names = [FILES.replace("*", number) for number in numbers]
+        path = self.folder / file_names[0]
         write_file(path, {"kind": KIND, "state": values}, {**self.fixed, **arrays})
-        self._remove(FILES, kept)
+        self._remove(FILES, file_names)
 
     def _restore(self, saved: Checkpoint, net: MultiTaskNet) -> None:
         state = saved.state
         try:
             load_net_state(net, state["net"])
             loop = state["loop"]
-            net.n_complete_, net.stop_training_ = loop["n_complete"], loop["is_stopped"]
+            net.n_complete_ = loop["n_complete"]
+            net.stop_training_ = loop["is_stopped"]
             if net.average_ is not None:
                 net.average_.load_state_dict(loop["average"])
             for name, callback in net.callbacks_:
-                own = _stateful(callback)
-                if name in loop["callbacks"] and own is not None:
-                    own.load_state_dict(loop["callbacks"][name])
+                stateful = _stateful(callback)
+                if name in loop["callbacks"] and stateful is not None:
+                    stateful.load_state_dict(loop["callbacks"][name])
             self.generators.__setstate__(state["generators"])
             if self.global_device is not None and state["global"]:
                 _random.set_global_states(state["global"], self.global_device)
@@ -248,16 +262,20 @@ class Checkpoints:
             raise ValueError(
                 f"Training cannot resume from {str(saved.path)!r}: {error}"
             ) from error
-        names = [k.__name__ for each, k in with_kinds(net.callbacks) if _restarts(each)]
+        names = [
+            kind.__name__
+            for callback, kind in with_kinds(net.callbacks)
+            if _restarts(callback)
+        ]
         if names:
             warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "
                 "checkpoint: the result may differ from that of an uninterrupted fit."
             )
 
-    def _remove(self, pattern: str, kept: Any = ()) -> None:
+    def _remove(self, pattern: str, but: Sequence[str] = ()) -> None:
         for path in self.folder.glob(pattern):
-            if path.name not in kept:
+            if path.name not in but:
                 path.unlink(missing_ok=True)
 
 

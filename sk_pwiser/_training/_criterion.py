@@ -99,7 +99,9 @@ class MultiTaskCriterion(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the losses of the tasks, of shape `(n_tasks,)`, and any penalty."""
         _check_output(output, y.shape)
-        heads, weights, targets = output.logits, sample_weight, y
+        heads = output.logits
+        weights = sample_weight
+        targets = y
         if output.sampled_logits is not None:
             heads = output.sampled_logits
         if output.conditional_logits is not None:
@@ -107,11 +109,11 @@ class MultiTaskCriterion(nn.Module):
             # Divided by the size of the batch, the losses of the rows in which the
             # previous task happened add up to the log-likelihood.
             happened = _conditional_labels.labels_of_parents(y, self.parents)
-            known = 1.0 if weights is None else weights.view(len(y), -1)
-            weights = happened * known
+            row_weights = 1.0 if weights is None else weights.view(len(y), -1)
+            weights = happened * row_weights
             targets = _conditional_labels.conditional_labels(y, self.parents)
         all_heads = [*map(_precision.at_least_float32, (heads, *output.aux_logits))]
-        of_heads = []
+        head_losses = []
         for logits in all_heads:
             # Copies: a loss may change them, and other terms read them as well.
             weight = None if weights is None else weights.clone()
@@ -122,10 +124,10 @@ class MultiTaskCriterion(nn.Module):
                     f"loss {type(self.loss).__name__} must return one loss per task, a "
                     f"Tensor of shape {tuple(y.shape[1:])}; got {shape}."
                 )
-            of_heads.append(losses)
-        losses = of_heads[0]
-        for aux in of_heads[1:]:
-            losses = losses + output.aux_weight * aux
+            head_losses.append(losses)
+        losses = head_losses[0]
+        for aux_losses in head_losses[1:]:
+            losses = losses + output.aux_weight * aux_losses
         if self.training and self.leans_on_parents:
             losses = losses + self._prior_losses(all_heads[0], y, targets, weights)
         self.loss.observe(y, weights)
@@ -134,14 +136,14 @@ class MultiTaskCriterion(nn.Module):
         penalties: list[Tensor] = []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
-            found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
-            if found not in ((), tuple(losses.shape)):
+            shape = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+            if shape not in ((), tuple(losses.shape)):
                 raise ValueError(
                     f"extra_losses[{name!r}] must be a Tensor: of shape () as penalty"
-                    f" or {tuple(losses.shape)} as losses of the tasks; got {found}."
+                    f" or {tuple(losses.shape)} as losses of the tasks; got {shape}."
                 )
-            kind = extras if found else penalties
-            kind.append(_precision.at_least_float32(value))
+            terms = extras if shape else penalties
+            terms.append(_precision.at_least_float32(value))
         if self.monotonicity_weight:
             logits = _precision.at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
@@ -152,21 +154,40 @@ class MultiTaskCriterion(nn.Module):
         return losses, penalty
 
     @torch.no_grad()
-    def count_rows(self, y: Tensor, weights: Tensor | None) -> None:
-        """Count the events of rows that an update learns from."""
-        known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-        events = y * known
-        of_parents = _conditional_labels.labels_of_parents(y, self.parents) * known
-        self.n_rows.add_(len(y))
-        self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
-        sums = torch.stack([events.sum(dim=0), of_parents.sum(dim=0)])
+    def count_rows(
+        self, y: Tensor, weights: Tensor | None, rows_per_weight: float | None = None
+    ) -> None:
+        """Count the events of rows that an update learns from.
+
+        If weights are counts, one of 1 stands for `rows_per_weight` rows.
+        """
+        row_weights = torch.ones_like(y)
+        if weights is not None:
+            row_weights = weights.view(len(y), -1)
+        events = y * row_weights
+        happened = _conditional_labels.labels_of_parents(y, self.parents)
+        parent_events = happened * row_weights
+        if rows_per_weight is None:
+            self.n_rows.add_(len(y))
+            n_events = (events > 0).sum(dim=0)
+        else:
+            n_counted = rows_per_weight * row_weights.amax(dim=1).sum()
+            self.n_rows.add_(n_counted.to(self.sums.device))
+            n_events = rows_per_weight * events.sum(dim=0)
+        self.n_events.add_(n_events.to(self.sums.device))
+        sums = torch.stack([events.sum(dim=0), parent_events.sum(dim=0)])
         self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
 
     @torch.no_grad()
-    def count_fit(self, event_shares: Sequence[Any], n_rows: int) -> None:
-        """Count the rows of a fit by the shares of `EncodedData`."""
+    def count_fit(
+        self, event_shares: Sequence[Any], n_rows: int, n_counted: float | None = None
+    ) -> None:
+        """Count the rows of a fit by the shares of `EncodedData`.
+
+        If weights are counts, the rows stand for `n_counted`.
+        """
         counts = n_rows * self.sums.new_tensor(event_shares)
-        self.n_rows.add_(n_rows)
+        self.n_rows.add_(n_rows if n_counted is None else n_counted)
         self.n_events.add_(counts[0])
         self.sums.add_(counts[1:])
 
@@ -176,16 +197,18 @@ class MultiTaskCriterion(nn.Module):
         No event in n rows is compatible with a rate of 3 / n. With `given_parents`,
         they are those among the rows in which the parent happened.
         """
-        events, of_parents = self.sums
+        events, parent_events = self.sums
         margin = self._weight_of_three_rows()
-        rates: Tensor = torch.stack([events, events + margin]) / (of_parents + margin)
+        rates: Tensor = torch.stack([events, events + margin]) / (
+            parent_events + margin
+        )
         return rates if given_parents else self._over_impressions(rates)
 
     def rates_so_far(self) -> list[float]:
         """Return the rates of all rows so far, with half a row more of each label."""
-        events, of_parents = self.sums
+        events, parent_events = self.sums
         row = self._weight_of_three_rows() / 3.0
-        rates = (events + row / 2) / (of_parents + row)
+        rates = (events + row / 2) / (parent_events + row)
         # Rows that lack the label of the parent may have that of the task.
         rates = rates.clamp(max=1 - 1e-6)
         rates_so_far: list[float] = self._over_impressions(rates.unsqueeze(0))[
@@ -195,9 +218,9 @@ class MultiTaskCriterion(nn.Module):
 
     def _weight_of_three_rows(self) -> Tensor:
         """Return the weight of three rows in which the parent of a task happened."""
-        _, of_parents = self.sums
+        _, parent_events = self.sums
         n = [self.n_events[p] if p >= 0 else self.n_rows for p in self.parents]
-        weight: Tensor = 3.0 * of_parents / torch.stack(n).clamp(min=1.0)
+        weight: Tensor = 3.0 * parent_events / torch.stack(n).clamp(min=1.0)
         return weight.clamp(min=1e-9)
 
     def _over_impressions(self, rates: Tensor) -> Tensor:
@@ -214,25 +237,26 @@ class MultiTaskCriterion(nn.Module):
         The shrunk labels have the mean of the labels, so that the mean prediction does
         not change. A task without a parent keeps its labels.
         """
-        events, of_parents = self.sums
+        events, parent_events = self.sums
         # Without an event of the parent, no label is shrunk.
-        rates = (events / of_parents.clamp(min=1e-9)).clamp(max=1.0)
+        rates = (events / parent_events.clamp(min=1e-9)).clamp(max=1.0)
         shares = self._has_parent * LEAN_EVENTS / (LEAN_EVENTS + self.n_events)
         expected = rates * _conditional_labels.labels_of_parents(y, self.parents)
-        of_rows = self.loss.row_losses(heads, targets + shares * (expected - targets))
-        of_rows = of_rows - self.loss.row_losses(heads, targets)
+        shrunk = targets + shares * (expected - targets)
+        row_losses = self.loss.row_losses(heads, shrunk)
+        row_losses = row_losses - self.loss.row_losses(heads, targets)
         if weights is not None:
-            of_rows = of_rows * weights.view(len(y), -1)
-        return of_rows.mean(dim=0)
+            row_losses = row_losses * weights.view(len(y), -1)
+        return row_losses.mean(dim=0)
 
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures of loss and weighting, and reset them."""
         weights = self.weighting.end_epoch() if self.training else []
-        of_tasks = dict(zip(self.weight_names, weights, strict=False))
-        of_values: dict[str, float] = {}
+        task_weights = dict(zip(self.weight_names, weights, strict=False))
+        value_losses: dict[str, float] = {}
         if self.value_terms is not None:
-            of_values = self.value_terms.pop_epoch_record()
-        return {**self.loss.pop_epoch_record(), **of_tasks, **of_values}
+            value_losses = self.value_terms.pop_epoch_record()
+        return {**self.loss.pop_epoch_record(), **task_weights, **value_losses}
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:

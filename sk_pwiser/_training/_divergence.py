@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._embedding_tables import sparse_tables
 from sk_pwiser._utils._precision import widest_float

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._stateful_callback import StatefulCallback
 from sk_pwiser._training._validation_figures import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._training._schema import Schema
 
 if TYPE_CHECKING:
@@ -44,6 +44,15 @@ class EncodedData:
     unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
     # The level over time, if the last rows in time are held out.
     level: "LevelRecord | None" = None
+    # If weights are counts: the rows that a scaled weight of 1 stands for, and those
+    # that a row stands for on average.
+    rows_per_weight: float | None = None
+    rows_per_row: float = 1.0
+
+    @property
+    def n_counted(self) -> float:
+        """Number of the rows that the training rows stand for."""
+        return len(self.train) * self.rows_per_row
 
     def to(self, device: torch.device) -> "EncodedData":
         """Move the tensors to a device if they fit."""

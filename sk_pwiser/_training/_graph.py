@@ -19,7 +19,7 @@ import torch
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import Tensor, nn
 
-from sk_pwiser._rows._batches import CPU, Batch
+from sk_pwiser._rows._encoded_rows import CPU, Batch
 from sk_pwiser._training._callbacks import group_arguments
 from sk_pwiser._training._embedding_tables import sparse_tables
 from sk_pwiser._training._lr_schedule import Schedule

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._training._validation_figures import LOSS_ROWS
 
 # Standard deviation of the offsets before the rows are seen. It decides for a task with

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from sk_pwiser._rows._batches import TrainingRows, bags_of
+from sk_pwiser._rows._encoded_rows import TrainingRows, bags_of
 from sk_pwiser._training._rises import LEAST_COMPARED
 from sk_pwiser._utils._warnings import warn_user
 

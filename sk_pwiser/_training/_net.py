@@ -12,8 +12,8 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._rows import _batches
-from sk_pwiser._rows._batches import Batch, TrainingRows
+from sk_pwiser._rows import _encoded_rows
+from sk_pwiser._rows._encoded_rows import Batch, TrainingRows
 from sk_pwiser._settings import Settings
 from sk_pwiser._training import (
     _callbacks,
@@ -102,8 +102,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Restore a state, on the CPU if its device is not present."""
         # skorch itself checks only whether there is any CUDA device.
         device = str(device_or_cpu(state["device"]))
-        of_parts = ("device", "iterator_train__device", "iterator_valid__device")
-        super().__setstate__({**state, **dict.fromkeys(of_parts, device)})
+        devices = ("device", "iterator_train__device", "iterator_valid__device")
+        super().__setstate__({**state, **dict.fromkeys(devices, device)})
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
     @property
@@ -129,28 +129,32 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         # skorch groups by names; kinds in their place do not depend on the names that
         # a network gives to its modules.
         kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
-        of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
-        return super().get_params_for_optimizer(prefix, of_kinds)
+        with_kinds = (
+            (kinds[parameter], parameter) for _, parameter in named_parameters
+        )
+        return super().get_params_for_optimizer(prefix, with_kinds)
 
-    def use_decay_of_updates(self, n_new: int) -> None:
+    def use_decay_of_updates(self, n_new: float) -> None:
         """Set the weight decay of an update with a number of new rows.
 
         The net may have been built for fewer rows, for a fit, or for fewer values.
         """
         decay = _optimizers.base_decay(self.settings)
-        n_rows = int(self.criterion_.n_rows) + n_new
-        of_net = self.settings, self.module_.spec
-        arguments = dict(_optimizers.parameter_groups(*of_net, n_rows, decay))
+        n_rows = float(self.criterion_.n_rows) + n_new
+        groups = _optimizers.parameter_groups(
+            self.settings, self.module_.spec, n_rows, decay
+        )
+        decay_of_kind = {kind: values["weight_decay"] for kind, values in groups}
         kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
-        other = {"weight_decay": decay}
         for group in self.optimizer_.param_groups:
             if group["params"] and "weight_decay" in group:
-                own = arguments.get(kinds[group["params"][0]], other)
-                group["weight_decay"] = own["weight_decay"]
+                kind = kinds[group["params"][0]]
+                group["weight_decay"] = decay_of_kind.get(kind, decay)
 
     def partial_fit(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train on `X.train`, and measure the other rows after every epoch."""
-        self.lowest_, self.kept_epoch_ = (), None
+        self.lowest_ = ()
+        self.kept_epoch_ = None
         try:
             self.notify("on_train_begin", X=X, y=None)
             if self.average_decay:
@@ -160,20 +164,28 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         finally:
             schedules = _callbacks.release(self.callbacks_)
         _divergence.check_end(self, X.train.spaced(self.n_checked))
-        self.lowest_, self.average_, self.schedules_ = (), None, schedules
+        self.lowest_ = ()
+        self.average_ = None
+        self.schedules_ = schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
 
     def copy_network(self) -> "MultiTaskNet":
         """Return a net that predicts the same after this one has trained further."""
         copied = object.__new__(type(self))
         network = deepcopy(self.module_)
-        own = {"module": network, "module_": network, "average_": None}
-        copied.__dict__.update(vars(self), **own, history_=deepcopy(self.history_))
+        copied.__dict__.update(
+            vars(self),
+            module=network,
+            module_=network,
+            average_=None,
+            history_=deepcopy(self.history_),
+        )
         return copied
 
     def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
-        self.stop_training_, self.n_complete_ = False, 0
+        self.stop_training_ = False
+        self.n_complete_ = 0
         self.is_interrupted_ = False
         # The next step shall reuse the memory that a step frees. glibc returns it to
         # the system above a limit: twice the size of the largest mapped block freed so
@@ -247,8 +259,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if is_best and not _embedding_tables.sparse_tables(self.module_):
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
-            own = len(self.history), _callbacks.copy_states(self, "network")
-            self.lowest_ = (*self.lowest_[-1:], own)
+            copy = len(self.history), _callbacks.copy_states(self, "network")
+            self.lowest_ = (*self.lowest_[-1:], copy)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run all callbacks, including those that follow skorch's early stopping.
@@ -279,7 +291,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.
-        total, n_rows, logits = torch.zeros((), device=self.device), 0, []
+        total = torch.zeros((), device=self.device)
+        n_rows = 0
+        logits = []
         n_missing = rows.n_missing or ()  # how many lack the label of a task
         average = self.average_ if training else None
         if average is not None and average.is_in_module:
@@ -312,8 +326,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for task, count in zip(self.task_names[1:], n_missing, strict=False):
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
-            found = iterator.in_row_order(torch.cat(logits))
-            _validation_figures.record_validation(self, prefix, rows, found)
+            all_logits = iterator.in_row_order(torch.cat(logits))
+            _validation_figures.record_validation(self, prefix, rows, all_logits)
 
     def _record_loss(self, prefix: str, loss: float) -> None:
         _epoch_history.record_best(self.history, f"{prefix}_loss", loss)
@@ -381,7 +395,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         # The rows store codes in the smallest type that holds them.
         inputs: list[Any] = [x["codes"].long(), x["numeric"]]
         if "bag_indices" in x:
-            bags: Any = _batches.bags_of(x)
+            bags: Any = _encoded_rows.bags_of(x)
             inputs.append(bags._replace(indices=bags.indices.long()))
         with torch.autocast(
             torch.device(self.device).type,

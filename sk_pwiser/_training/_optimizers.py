@@ -98,21 +98,21 @@ def check_optimizer(settings: Settings) -> Chosen:
         raise ValueError(
             f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
         )
-    given = {
+    values = {
         "lr": settings.lr,
         "embedding_lr": params["embedding_lr"],
         "weight_decay": base_decay(settings),
         "embedding_weight_decay": params["embedding_weight_decay"],
     }
-    own = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
-    known = inspect.signature(kind).parameters
-    of_estimator = {k: given[k] for k in ("lr", "weight_decay") if k in known}
-    check_names(registry, own, 1, shared=LOOP_PARAMS, **of_estimator)
-    kwargs = own | {k: v for k, v in of_estimator.items() if k != "lr"}
-    decays = {**given, "weight_decay": settings.weight_decay}
+    arguments = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
+    accepted = inspect.signature(kind).parameters
+    parameters = {k: values[k] for k in ("lr", "weight_decay") if k in accepted}
+    check_names(registry, arguments, 1, shared=LOOP_PARAMS, **parameters)
+    kwargs = arguments | {k: v for k, v in parameters.items() if k != "lr"}
+    decays = {**values, "weight_decay": settings.weight_decay}
     for name in ("weight_decay", "embedding_weight_decay"):
         # Optimisers without weight decay ignore "auto".
-        if "weight_decay" not in known and decays[name] not in (0.0, "auto", None):
+        if "weight_decay" not in accepted and decays[name] not in (0.0, "auto", None):
             raise ValueError(
                 f"{name}={decays[name]!r}, but optimizer={optimizer!r} has no weight "
                 f"decay; set {name}=0."
@@ -120,15 +120,15 @@ def check_optimizer(settings: Settings) -> Chosen:
     try:
         _take_step(settings, (kind, kwargs))
     except Exception as error:
-        found = [f"{key}={value!r}" for key, value in given.items()]
+        described = [f"{key}={value!r}" for key, value in values.items()]
         raise ValueError(
-            f"optimizer={optimizer!r} cannot train with {', '.join(found)} and "
-            f"optimizer_params={own!r}: {error}"
+            f"optimizer={optimizer!r} cannot train with {', '.join(described)} and "
+            f"optimizer_params={arguments!r}: {error}"
         ) from error
     return kind, kwargs
 
 
-def base_decay(settings: Settings, n_rows: int | None = None) -> float:
+def base_decay(settings: Settings, n_rows: float | None = None) -> float:
     """Return the weight decay of a fit to a number of rows, or of an update."""
     decay: float | str = settings.weight_decay
     if not isinstance(decay, str):
@@ -140,11 +140,12 @@ def base_decay(settings: Settings, n_rows: int | None = None) -> float:
 
 
 def parameter_groups(
-    settings: Settings, spec: NetworkSpec, n_rows: int, decay: float
+    settings: Settings, spec: NetworkSpec, n_rows: float, decay: float
 ) -> list[tuple[str, dict[str, float]]]:
     """Return the arguments of each of the `parameter_kinds`, except for "other".
 
-    `n_rows` is the number of training rows, and `decay` the decay of "other".
+    `n_rows` is the number of training rows, or of those that their weights count, and
+    `decay` the decay of "other".
     """
     sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
     rows_per_value = n_rows * len(sizes) / max(1, sum(sizes))
@@ -155,18 +156,21 @@ def parameter_groups(
     decay_of_tables = params["embedding_weight_decay"]
     if decay_of_tables is None:
         decay_of_tables = ratio * decay
-    of_tables = {"weight_decay": float(decay_of_tables)}
+    table_arguments = {"weight_decay": float(decay_of_tables)}
     if params["embedding_lr"] is not None:
-        of_tables["lr"] = float(params["embedding_lr"])
-    of_biases = {"weight_decay": 0.0}
+        table_arguments["lr"] = float(params["embedding_lr"])
+    bias_arguments = {"weight_decay": 0.0}
     if settings.optimizer == "muon":
         # Tables, and vectors in a row, are no hidden matrices.
-        of_biases["orthogonal"] = of_tables["orthogonal"] = False
-    groups = [(_NO_DECAY, of_biases), (_TABLE, of_tables)]
+        bias_arguments["orthogonal"] = False
+        table_arguments["orthogonal"] = False
+    groups = [(_NO_DECAY, bias_arguments), (_TABLE, table_arguments)]
+    arguments_of_kind = {_OTHER: {"weight_decay": decay}, _TABLE: table_arguments}
     for task, rate in enumerate(spec.base_rates):
         share = min(1.0, min(rate, 1 - rate) / RATE_OF_FULL_DECAY)
-        for kind, own in ((_OTHER, {"weight_decay": decay}), (_TABLE, of_tables)):
-            reduced = {**own, "weight_decay": share * own["weight_decay"]}
+        for kind, arguments in arguments_of_kind.items():
+            reduced_decay = share * arguments["weight_decay"]
+            reduced = {**arguments, "weight_decay": reduced_decay}
             groups.append((_OF_TASK.format(kind, task), reduced))
     return groups
 

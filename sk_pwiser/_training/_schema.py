@@ -19,7 +19,7 @@ from sk_pwiser._columns._target_statistics import (
     make_target_statistics,
 )
 from sk_pwiser._model_files import PlainForm
-from sk_pwiser._rows._batches import Impressions, gather_bags
+from sk_pwiser._rows._encoded_rows import Impressions, gather_bags
 from sk_pwiser._settings import Settings, left_out_column, shared_param
 from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents

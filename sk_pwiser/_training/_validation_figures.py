@@ -10,7 +10,7 @@ from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training._epoch_history import record_best
 from sk_pwiser._utils._precision import widest_float

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 
 # The level of later rows, and of an update, counts as far as their amounts tell it: a
 # half with so many amounts.

@@ -21,7 +21,8 @@ from sk_pwiser import _fit
 from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
-from sk_pwiser._rows._batches import BatchIterator, Impressions
+from sk_pwiser._rows._batches import BatchIterator
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._file_rows import FileRows
 from sk_pwiser._rows._stored_rows import StoredRows
 from sk_pwiser._rows._streamed_rows import StreamedImpressions
@@ -29,7 +30,8 @@ from sk_pwiser._settings import Settings
 from sk_pwiser._training import _checkpoints
 from sk_pwiser._training._checked_components import check_components
 from sk_pwiser._training._encoded_data import EncodedData
-from sk_pwiser._training._state import TrainingResult, from_state, to_state
+from sk_pwiser._training._result import TrainingResult
+from sk_pwiser._training._result_files import from_state, to_state
 from sk_pwiser._utils import _checks, _extras, _random
 from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser.distributed import _workers

@@ -13,11 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser._rows._batches import Batch, BatchIterator
+from sk_pwiser._rows._batches import BatchIterator
+from sk_pwiser._rows._encoded_rows import Batch
 from sk_pwiser._rows._streamed_rows import StreamedImpressions
 from sk_pwiser._training._embedding_tables import sparse_tables
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._utils import _precision, _random
+from sk_pwiser._utils._integers import ceil_div
 from sk_pwiser.networks import Labels, NetworkOutput
 
 CPU = torch.device("cpu")
@@ -210,7 +212,8 @@ class Shard(StreamedImpressions):
     def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
         """Return this worker's rows per batch, so that all have as many batches."""
         n_own = sum(self.store.sizes[file] for file in self._order(shuffled))
-        return max(least, -(-n_own // -(-len(self) // batch_size)))
+        n_batches = ceil_div(len(self), batch_size)
+        return max(least, ceil_div(n_own, n_batches))
 
 
 class JointIterator:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,8 +45,7 @@ from sk_pwiser.history._store_blocks import (
 Sight = tuple[list[float], Sequence[Sequence[float]]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sequences:
+class Sequences(NamedTuple):
     """The times of one kind of events of all keys, those of a key one after another.
 
     Where events of a key are no longer kept, its first time stands for them.
@@ -58,8 +57,7 @@ class Sequences:
     n_before: Numbers  # per key, the events before its first time
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Elements:
+class Elements(NamedTuple):
     """The elements of a list of all keys, those of a key one after another."""
 
     offsets: Numbers
@@ -120,33 +118,42 @@ class PastsOfKeys:
         ]
 
     def __getitem__(self, place: int) -> KeyPast:
+        width = self.width
         blocks = []
-        for events in self.sequences:
-            start = events.offsets[place]
-            stop = events.offsets[place + 1]
+        for offsets, times, sums, n_before in self.sequences:
+            start = offsets[place]
+            stop = offsets[place + 1]
             block = EMPTY
             if stop > start:
-                block = Block(
-                    events.times,
-                    start,
-                    stop,
-                    sums=events.sums,
-                    place=start * self.width,
-                    width=self.width,
-                    n_before=events.n_before[place],
+                # In the order of the fields: arguments by name take twice as long, and
+                # a row makes some twenty blocks.
+                block = Block._make(
+                    (
+                        times,
+                        start,
+                        stop,
+                        sums,
+                        start * width,  # place of the first sum
+                        width,
+                        n_before[place],
+                        None,  # values
+                        0,  # level
+                        None,  # numbers
+                        0,  # at
+                    )
                 )
             blocks.append(block)
-        for elements in self.lists:
-            start = elements.offsets[place]
-            stop = elements.offsets[place + 1]
+        for offsets, times, values in self.lists:
+            start = offsets[place]
+            stop = offsets[place + 1]
             block = Block(
-                elements.times,
+                times,
                 start,
                 stop,
                 sums=EMPTY.sums,
                 place=0,
                 width=0,
-                values=elements.values[start:stop],
+                values=values[start:stop],
             )
             blocks.append(block)
         return KeyPast(self.reference, blocks)
@@ -259,17 +266,17 @@ def _counts_from(
 ) -> list[float]:
     """Return counts, as of a horizon, without those of what is before a bound."""
     n_tasks = len(missing_counts)
-    n_impressions_before, *_ = seen(blocks[0], bound, bound, (), read)
+    n_impressions_before, _, _ = seen(blocks[0], bound, bound, (), read)
     known_from: list[float] = []
     positive_from: list[float] = []
     for k in range(n_tasks):
         n_known = counts[1 + k] - n_impressions_before
         n_positive = counts[1 + n_tasks + k]
         if n_positive:
-            n_positive_before, *_ = seen(blocks[1 + 2 * k], bound, bound, (), read)
+            n_positive_before, _, _ = seen(blocks[1 + 2 * k], bound, bound, (), read)
             n_positive -= n_positive_before
         if missing_counts[k]:
-            n_missing_before, *_ = seen(blocks[2 + 2 * k], bound, bound, (), read)
+            n_missing_before, _, _ = seen(blocks[2 + 2 * k], bound, bound, (), read)
             n_known += n_missing_before
         known_from.append(max(n_known, 0))
         positive_from.append(max(n_positive, 0))

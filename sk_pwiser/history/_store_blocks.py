@@ -291,14 +291,9 @@ class Tree:
         for i, (time, n_upto) in enumerate(zip(times, block.counts, strict=True)):
             sums_upto = sums[i * self.width : (i + 1) * self.width]
             decayed = self._decayed(sums_before, time - times[max(i - 1, 0)])
-            entry = Entry(
-                time=time,
-                n_events=n_upto - n_before,
-                sums=[a - b for a, b in zip(sums_upto, decayed, strict=True)],
-                value=values[i],
-                number=ids[i],
-            )
-            entries.append(entry)
+            entry_sums = [a - b for a, b in zip(sums_upto, decayed, strict=True)]
+            n_events = n_upto - n_before
+            entries.append(Entry(time, n_events, entry_sums, values[i], ids[i]))
             n_before = n_upto
             sums_before = sums_upto
         return entries
@@ -318,15 +313,13 @@ class Tree:
     def _cumulated(self, entries: Iterable[Entry]) -> list[Entry]:
         """Return entries with the numbers and sums of all up to each."""
         cumulated: list[Entry] = []
-        for entry in entries:
+        for time, n_events, sums, value, number in entries:
             if cumulated:
                 last = cumulated[-1]
-                decayed = self._decayed(last.sums, entry.time - last.time)
-                entry = entry._replace(
-                    n_events=entry.n_events + last.n_events,
-                    sums=[a + b for a, b in zip(decayed, entry.sums, strict=True)],
-                )
-            cumulated.append(entry)
+                n_events += last.n_events
+                decayed = self._decayed(last.sums, time - last.time)
+                sums = [a + b for a, b in zip(decayed, sums, strict=True)]
+            cumulated.append(Entry(time, n_events, sums, value, number))
         return cumulated
 
     def _block(self, entries: Sequence[Entry], level: int) -> Block:
@@ -537,18 +530,21 @@ def _blocks(record: bytes, head_bytes: int, n_blocks: int) -> list[Block]:
         if not n:
             blocks.append(EMPTY_LIST if n_text else EMPTY)
             continue
-        block = Block(
-            times,
-            start,
-            stop,
-            sums=floats,
-            place=stop,
-            width=width,
-            n_before=n_before,
-            values=values,
-            level=level,
-            numbers=integers,
-            at=numbers_start,
+        # In the order of the fields, as in `PastsOfKeys`.
+        block = Block._make(
+            (
+                times,
+                start,
+                stop,
+                floats,
+                stop,  # place of the first sum
+                width,
+                n_before,
+                values,
+                level,
+                integers,
+                numbers_start,
+            )
         )
         blocks.append(block)
     return blocks

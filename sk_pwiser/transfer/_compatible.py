@@ -13,7 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from sk_pwiser._columns._frames import as_table, column_of
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
-from sk_pwiser._rows._batches import gather_bags
+from sk_pwiser._rows._encoded_rows import gather_bags
 from sk_pwiser._tasks._labels import check_tasks
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._utils._checks import is_iterable

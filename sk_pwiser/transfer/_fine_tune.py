@@ -36,7 +36,7 @@ from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._rows._table_rows import read_table
 from sk_pwiser._settings import ENCODING_PARAMS, Settings, describe
 from sk_pwiser._training._callbacks import FitTask, runs_callbacks
-from sk_pwiser._training._state import check_same_model
+from sk_pwiser._training._continue import check_same_model
 from sk_pwiser._utils._checks import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser._utils._equality import equal
 from sk_pwiser.transfer._compatible import (

@@ -6,6 +6,8 @@ Each log has known rates; the models are judged on the rates of new rows.
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -14,7 +16,7 @@ from sk_pwiser.datasets import ParquetImpressions
 TASKS = ["click", "conversion"]
 
 
-def log_of_items(n_rows, seed, n_segments=5):
+def log_of_items(n_rows, seed, n_segments=5, log_odds=-1.5):
     """Return impressions of 400 items, whose click rates differ."""
     effects = np.random.default_rng(3)
     item_effects = 0.8 * effects.normal(size=400)
@@ -22,7 +24,7 @@ def log_of_items(n_rows, seed, n_segments=5):
     rng = np.random.default_rng(seed)
     item = rng.integers(0, 400, n_rows)
     segment = rng.integers(0, n_segments, n_rows)
-    log_odds = -1.5 + item_effects[item] + segment_effects[segment]
+    log_odds = log_odds + item_effects[item] + segment_effects[segment]
     click = rng.random(n_rows) < 1 / (1 + np.exp(-log_odds))
     conversion = click & (rng.random(n_rows) < 0.3)
     return pd.DataFrame(
@@ -52,24 +54,89 @@ def scores(model, later, features):
 def test_counts_as_weights_are_as_good_as_the_rows_that_they_count(in_files, tmp_path):
     log, later = log_of_items(20_000, seed=0), log_of_items(20_000, seed=1)
     features = ["item", "segment"]
-    counts = counted(log)
-    arguments = {
-        "X": counts[features],
-        "Y": counts[TASKS],
-        "sample_weight": counts["count"],
-    }
-    if in_files:
-        counts.to_parquet(tmp_path / "rows.parquet", row_group_size=1_500)
-        arguments = {
-            "X": ParquetImpressions(tmp_path, features, TASKS, sample_weight="count"),
-            "Y": None,
-        }
+    arguments = {"Y": None, **in_form(counted(log), in_files, tmp_path)}
     model = MultiTaskCTRCVRClassifier(random_state=0)
     auc, ratio = scores(model.fit(log[features], log[TASKS]), later, features)
     auc_of_counts, ratio_of_counts = scores(model.fit(**arguments), later, features)
     assert auc_of_counts == pytest.approx(auc, abs=0.015)
     assert ratio == pytest.approx(1, abs=0.15)
     assert ratio_of_counts == pytest.approx(1, abs=0.15)
+
+
+def in_form(counts, in_files, folder):
+    """Return arguments of `fit`: counts as a table, or as a dataset of files."""
+    features = ["item", "segment"]
+    if not in_files:
+        weights = counts["count"]
+        return {"X": counts[features], "Y": counts[TASKS], "sample_weight": weights}
+    counts.to_parquet(folder / "rows.parquet", row_group_size=1_500)
+    return {"X": ParquetImpressions(folder, features, TASKS, sample_weight="count")}
+
+
+def decays(model):
+    """Return the weight decays of all groups of parameters."""
+    return [group["weight_decay"] for group in model.net_.optimizer_.param_groups]
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_counts_weigh_as_the_rows_that_they_count(in_files, tmp_path):
+    # Rates deviate by chance, and weight decay is weak, as with so many rows.
+    log = log_of_items(20_000, seed=0)
+    counts = counted(log)
+    model = MultiTaskCTRCVRClassifier(
+        early_stopping=False, max_epochs=1, random_state=0
+    )
+    arguments = in_form(counts, in_files, tmp_path)
+    of_counts = clone(model).fit(**{"Y": None, **arguments})
+    of_rows = model.fit(log[["item", "segment"]], log[TASKS])
+    statistics = of_counts._result.schema.statistics
+    expected = of_rows._result.schema.statistics
+    assert_allclose(statistics.strengths_, expected.strengths_, rtol=1e-5)
+    # Values have codes in the order of their names, in files as well.
+    assert_allclose(statistics.counts_[0], expected.counts_[0], rtol=1e-5)
+    assert_allclose(decays(of_counts), decays(of_rows))
+    criterion = of_counts.net_.criterion_
+    expected = of_rows.net_.criterion_
+    assert_allclose(criterion.n_rows, 20_000)
+    assert_allclose(criterion.n_events, expected.n_events, rtol=1e-5)
+    assert_allclose(criterion.rates_so_far(), expected.rates_so_far(), rtol=1e-4)
+
+
+def test_updates_by_counts_weigh_as_the_rows_that_they_count():
+    first, later = log_of_items(9_000, seed=0), log_of_items(3_000, seed=1)
+    of_counts = MultiTaskCTRCVRClassifier(random_state=0)
+    of_rows = clone(of_counts)
+    for log in (first, later):
+        counts = counted(log)
+        X, Y = counts[["item", "segment"]], counts[TASKS]
+        of_counts.partial_fit(X, Y, sample_weight=counts["count"])
+        of_rows.partial_fit(log[["item", "segment"]], log[TASKS])
+    # Single rows are counts of 1.
+    single = log_of_items(200, seed=2)
+    of_counts.partial_fit(single[["item", "segment"]], single[TASKS])
+    of_rows.partial_fit(single[["item", "segment"]], single[TASKS])
+    statistics = of_counts._result.schema.statistics
+    expected = of_rows._result.schema.statistics
+    assert_allclose(statistics.strengths_, expected.strengths_, rtol=1e-5)
+    assert_allclose(statistics.counts_[0], expected.counts_[0], rtol=1e-5)
+    assert_allclose(decays(of_counts), decays(of_rows), rtol=1e-5)
+    criterion = of_counts.net_.criterion_
+    assert_allclose(criterion.n_rows, 12_200)
+    assert_allclose(criterion.n_events, of_rows.net_.criterion_.n_events, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_counts_at_low_rates_are_as_good_as_the_rows_that_they_count():
+    log = log_of_items(100_000, seed=0, n_segments=24, log_odds=-4.0)
+    later = log_of_items(100_000, seed=1, n_segments=24, log_odds=-4.0)
+    features = ["item", "segment"]
+    model = MultiTaskCTRCVRClassifier(random_state=0)
+    auc, _ = scores(model.fit(log[features], log[TASKS]), later, features)
+    model.fit(**in_form(counted(log), in_files=False, folder=None))
+    auc_of_counts, ratio = scores(model, later, features)
+    assert auc > 0.6
+    assert auc_of_counts == pytest.approx(auc, abs=0.015)
+    assert ratio == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize(("n_segments", "is_named"), [(2, True), (5, False)])

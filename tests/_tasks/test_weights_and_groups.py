@@ -13,6 +13,7 @@ from sk_pwiser._tasks._groups import check_groups
 from sk_pwiser._tasks._labels import check_targets
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._weights import (
+    WeightScale,
     base_rates,
     check_weights,
     combine_weights,
@@ -150,6 +151,37 @@ def test_weights_of_0_take_no_part_in_the_mean():
         [1.5, 0.0],
         [0.5, 1.0],
     ]
+
+
+@pytest.mark.parametrize(
+    ("weights", "are_counts"),
+    [
+        ([1.0, 4.0, 7.0], True),
+        ([[3.0, 0.0], [1.0, 2.0]], True),  # of which one label is missing
+        ([1.0, 2.0, 1.0], False),  # a copy now and then
+        ([1.0, 4.0, 7.5], False),
+        ([5.0, 5.0, 5.0], False),  # equal weights are no weights
+        ([1e300, 3e300], False),
+    ],
+)
+def test_whole_numbers_of_two_and_more_in_the_mean_are_counts(weights, are_counts):
+    scale = WeightScale(n_tasks=2)
+    scale.add(np.array(weights))
+    assert scale.are_counts == are_counts
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [2.5, 0.5], [4.0, 1.0]])
+def test_the_first_rows_decide_whether_weights_are_counts(weights):
+    for mean, are_counts in [(4.0, True), (0.7, False)]:
+        scale = WeightScale(n_tasks=2, given=mean, given_are_counts=are_counts)
+        scale.add(np.array(weights))
+        assert scale.are_counts == are_counts
+
+
+def test_after_rows_without_weights_later_ones_may_have_counts():
+    scale = WeightScale(n_tasks=2, given=1.0)
+    scale.add(np.array([4.0, 1.0]))
+    assert scale.are_counts
 
 
 def test_equal_weights_are_no_weights_or_zeros_and_ones():

@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from sk_pwiser._rows._batches import (
-    BatchIterator,
-    Impressions,
-    gather_bags,
-    grouped,
-    stratified,
-)
+from sk_pwiser._rows._batches import BatchIterator, grouped, stratified
+from sk_pwiser._rows._encoded_rows import Impressions, gather_bags
 from sk_pwiser.networks import Bags
 
 

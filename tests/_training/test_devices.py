@@ -7,10 +7,11 @@ import pytest
 import torch
 from small_model import X, Y, small
 
-from sk_pwiser._rows import _batches
-from sk_pwiser._rows._batches import BatchIterator, Impressions, copied_ahead
+from sk_pwiser._rows import _batches, _encoded_rows
+from sk_pwiser._rows._batches import BatchIterator, copied_ahead
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._training import _optimizers
-from sk_pwiser._training._state import from_state, to_state
+from sk_pwiser._training._result_files import from_state, to_state
 
 
 class Copied:
@@ -81,7 +82,7 @@ def test_memory_in_the_cache_of_torch_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000, 9_000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2_000)
-    assert _batches._free_memory(torch.device("cuda")) == 4_000
+    assert _encoded_rows._free_memory(torch.device("cuda")) == 4_000
 
 
 @pytest.mark.parametrize("fuses", [False, True])

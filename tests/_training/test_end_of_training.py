@@ -11,7 +11,7 @@ from scipy.special import expit, xlogy
 from small_model import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._training._divergence import excess_loss
 from sk_pwiser._training._rises import find_rises
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._fit import _train
 from sk_pwiser._training import _level
 from sk_pwiser._training._level import (
     FEWEST_BLOCKS,
@@ -271,7 +272,7 @@ def fitted_level(X, Y, monkeypatch, **params):
         original(net, rows, record)
 
     original = _level.follow_last_rows
-    monkeypatch.setattr(_level, "follow_last_rows", follow)
+    monkeypatch.setattr(_train, "follow_last_rows", follow)
     params = BY_TIME | {"max_epochs": 4, "random_state": 0} | params
     model = MultiTaskCTRCVRClassifier(**params).fit(X, Y)
     return model.net_.module_.level_offset.numpy(), caught[0]

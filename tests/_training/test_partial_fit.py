@@ -108,13 +108,9 @@ def test_an_update_builds_no_network(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("a network was built")
 
-    for name in (
-        "_build_net.build_network",
-        "_build_net.build_net",
-        "_checked_components.check_components",
-    ):
-        monkeypatch.setattr(f"sk_pwiser._training.{name}", fail)
-    monkeypatch.setattr("sk_pwiser._training._state.continue_from", fail)
+    monkeypatch.setattr("sk_pwiser._training._build_net.build_network", fail)
+    for name in ("build_net", "check_components", "continue_from"):
+        monkeypatch.setattr(f"sk_pwiser._fit._update.{name}", fail)
     assert model.partial_fit(X, Y).n_iter_ == 2
     with pytest.raises(AssertionError, match="a network was built"):
         model.set_params(lr=0.1).partial_fit(X, Y)

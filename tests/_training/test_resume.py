@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skorch.exceptions import DeviceWarning
 from small_model import X, Y, refuses, small
 
-from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._training._encoded_data import SINGLE_PASS, EncodedData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import SharedBottom

@@ -16,7 +16,7 @@ from sk_pwiser._columns import _target_statistics
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._estimator import _classifier
 from sk_pwiser._fit import _train, _update
-from sk_pwiser._training import _state
+from sk_pwiser._training import _grown_tables, _undo
 
 N_IDS = 400
 
@@ -232,7 +232,14 @@ def sizes(model):
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th line of some files of the package."""
 
-    MODULES = _classifier, _state, _target_statistics, _train, _update
+    MODULES = (
+        _classifier,
+        _grown_tables,
+        _target_statistics,
+        _train,
+        _undo,
+        _update,
+    )
     FILES = frozenset(module.__file__ for module in MODULES)
 
     def __init__(self, n=None):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sk_pwiser._rows._batches import BatchIterator, Impressions
+from sk_pwiser._rows._batches import BatchIterator
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._utils._random import Generators
 from sk_pwiser.distributed._workers import Clock, JointIterator, Shard
 

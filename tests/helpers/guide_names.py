@@ -123,6 +123,11 @@ def _transfer(X, Y):
     return {"markets": markets, "base": base, "pool": pool}
 
 
+def _values(X, Y):
+    spend = np.where(Y["conversion"] == 1, X["price"].abs() + 1, 0)
+    return {"Y": Y.assign(spend=spend)}
+
+
 _OF_PAGE = {
     "after_fit": _after_fit,
     "files": _after_fit,
@@ -131,4 +136,5 @@ _OF_PAGE = {
     "related_methods": _related_methods,
     "serving": _serving,
     "transfer": _transfer,
+    "values": _values,
 }

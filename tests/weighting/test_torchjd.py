@@ -13,7 +13,7 @@ from small_model import X, Y, refuses, small
 from torch import nn
 
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._training._state import to_arrays, to_tensors
+from sk_pwiser._training._net_state import to_arrays, to_tensors
 from sk_pwiser.weighting import Fixed, TorchJD
 
 
