@@ -20,6 +20,10 @@ TASK_NAMES = ["click", "conversion"]
 # the AUC of the true probability is about Phi(sd / sqrt(2)): with these values, every
 # task can be learnt but none is trivial.
 SCALES = np.array([0.95, 0.7, 1.0])
+# Mean amount of the expected conversions.
+MEAN_VALUE = 50.0
+# Standard deviation of the logarithms of the true means of amounts.
+VALUE_SCALE = 0.8
 
 
 def make_ctr_cvr(
@@ -31,6 +35,8 @@ def make_ctr_cvr(
     ctr: float = 0.05,
     cvr: float = 0.1,
     click_noise: float = 0.0,
+    value: bool = False,
+    value_tail: float = 0.5,
     as_frame: bool = True,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
@@ -63,11 +69,20 @@ def make_ctr_cvr(
         including accidental clicks. It must be less than `1 - click_noise`.
     click_noise : float, default=0.0
         Expected fraction of accidental clicks among the clicks, in [0, 1).
+    value : bool, default=False
+        Whether each conversion has an amount, such as money. Its true mean depends on
+        the numeric features and on effects of the categories of its own, and its
+        logarithm has a standard deviation of 0.8 over the rows. Without it, all else is
+        the same.
+    value_tail : float, default=0.5
+        Standard deviation of the logarithms of the amounts around their true means: 0
+        for no noise; with 1.5, a tenth of the conversions has most of the total. Only
+        used if `value=True`.
     as_frame : bool, default=True
         Whether to return pandas objects instead of arrays.
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. The features only depend on the seed and on the
-        sizes, not on `ctr`, `cvr` and `click_noise`.
+        sizes, not on the other parameters.
 
     Returns
     -------
@@ -80,7 +95,8 @@ def make_ctr_cvr(
             and the last `n_categorical` columns contain the codes 0, 1, ...
         target : DataFrame or ndarray of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and `conversion`. Every converted row
-            is also clicked.
+            is also clicked. With `value=True`, a third column `value` has the amounts,
+            0 without a conversion; an array then contains floats.
         ctr : ndarray of shape (n_samples,)
             True probability P(click | row), including accidents.
         cvr : ndarray of shape (n_samples,)
@@ -89,6 +105,9 @@ def make_ctr_cvr(
         interest : ndarray of shape (n_samples,)
             True probability P(genuine click | row), which is less than `ctr` with click
             noise and equal to it otherwise.
+        value : ndarray of shape (n_samples,)
+            True mean E[amount | conversion, row], so `ctr * cvr * value` is that per
+            impression. Only with `value=True`.
         task_names : list of str
             `["click", "conversion"]`.
         feature_names : list of str
@@ -105,7 +124,8 @@ def make_ctr_cvr(
     -----
     Scales and intercepts are solved for the generated rows, so that the mean
     probabilities equal `ctr`, `cvr` and `click_noise` exactly; the rates of the labels
-    differ from them by sampling noise. Calls with different seeds use unrelated models
+    differ from them by sampling noise. The expected total of the amounts is exactly 50
+    per expected conversion. Calls with different seeds use unrelated models
     of users, so training and test data must come from the same call.
 
     Examples
@@ -116,6 +136,9 @@ def make_ctr_cvr(
     ((1000, 12), (1000, 2))
     >>> round(float(impressions.ctr.mean()), 6)
     0.2
+    >>> impressions = make_ctr_cvr(1000, value=True, random_state=0)
+    >>> list(impressions.target.columns)
+    ['click', 'conversion', 'value']
     """
     check_integer("n_samples", n_samples, at_least=1)
     check_integer("n_numeric", n_numeric, at_least=0)
@@ -123,6 +146,8 @@ def make_ctr_cvr(
     check_number("ctr", ctr, above=0, below=1)
     check_number("cvr", cvr, above=0, below=1)
     check_number("click_noise", click_noise, at_least=0, below=1)
+    check_boolean("value", value)
+    check_number("value_tail", value_tail, at_least=0)
     check_boolean("as_frame", as_frame)
     if n_numeric + n_categorical == 0:
         raise ValueError("n_numeric and n_categorical must not both be 0.")
@@ -153,19 +178,32 @@ def make_ctr_cvr(
     chance = rng.uniform(size=n_samples)
     click = chance < interest + accident
     conversion = (chance < interest) & (rng.uniform(size=n_samples) < propensity)
-    target = np.column_stack([click, conversion]).astype(np.int64)
+    labels = {
+        "click": click.astype(np.int64),
+        "conversion": conversion.astype(np.int64),
+    }
+    if value:
+        # Drawn last, so that all else is the same with and without amounts.
+        mean_amounts = _draw_mean_amounts(
+            rng, numeric, codes, popularities, weight=interest * propensity
+        )
+        noise = value_tail * rng.standard_normal(n_samples) - value_tail**2 / 2
+        labels["value"] = np.where(conversion, mean_amounts * np.exp(noise), 0.0)
     numeric_names = [f"numeric_{i}" for i in range(n_numeric)]
     category_names = [f"category_{i}" for i in range(n_categorical)]
     if pandas is None:
         data = np.column_stack([numeric, *codes])
+        target = np.column_stack([*labels.values()])
     else:
-        target = pandas.DataFrame(target, columns=TASK_NAMES)
+        target = pandas.DataFrame(labels)
         data = pandas.DataFrame(numeric, columns=numeric_names)
         for name, code, size in zip(category_names, codes, sizes, strict=True):
             data[name] = pandas.Categorical.from_codes(code, categories=range(size))
+    values = {"value": mean_amounts} if value else {}
     return Bunch(
         data=data,
         target=target,
+        **values,
         ctr=interest + accident,
         cvr=interest * propensity / (interest + accident),
         interest=interest,
@@ -248,3 +286,28 @@ def _probabilities(
     rest = 1 - interest
     accident = rest * _solve(accident_score, rest, n_clicks * click_noise)
     return interest, accident, propensity
+
+
+def _draw_mean_amounts(
+    rng: np.random.RandomState,
+    numeric: Floats,
+    codes: Sequence[npt.NDArray[np.integer[Any]]],
+    popularities: Sequence[Floats],
+    *,
+    weight: Floats,
+) -> Floats:
+    """Draw the true means of amounts, whose weighted mean over rows is `MEAN_VALUE`."""
+    scores = np.zeros(len(numeric))
+    n_numeric = numeric.shape[1]
+    if n_numeric:
+        direction = rng.standard_normal(n_numeric)
+        scores += numeric @ direction / np.linalg.norm(direction)
+    for code, share in zip(codes, popularities, strict=True):
+        # All categories together have the weight of the numeric features.
+        effect = _draw_effects(rng, share)[:, 0]
+        scores += effect[code] / np.sqrt(len(codes))
+    deviation = scores.std()
+    # Equal scores differ by rounding errors only.
+    divisor = deviation if deviation > 1e-9 else 1.0
+    multiples = np.exp(VALUE_SCALE * (scores - scores.mean()) / divisor)
+    return MEAN_VALUE * multiples / np.average(multiples, weights=weight)

@@ -23,6 +23,10 @@ An AUC is NaN, with an ``UndefinedMetricWarning``, if the labels have only one c
 :func:`reliability_curve`, the rates behind the calibration error, is called with the
 predictions. Several scorers in one ``scoring`` share their predictions, as
 scikit-learn's own scorers do.
+
+:func:`normalized_gini` tells how well predicted amounts order rows, and
+:func:`value_deciles` and :func:`predicted_over_observed` whether their totals agree
+with those of the log.
 """
 
 from sk_pwiser.metrics._metrics import auc_within as auc_within
@@ -30,8 +34,10 @@ from sk_pwiser.metrics._metrics import (
     expected_calibration_error,
     grouped_auc,
     normalized_entropy,
+    normalized_gini,
     predicted_over_observed,
     reliability_curve,
+    value_deciles,
 )
 from sk_pwiser.metrics._task_scorer import (
     ctcvr_auc_scorer,
@@ -62,6 +68,8 @@ __all__ = [
     "mean_auc_scorer",
     "mean_log_loss_scorer",
     "normalized_entropy",
+    "normalized_gini",
     "predicted_over_observed",
     "reliability_curve",
+    "value_deciles",
 ]

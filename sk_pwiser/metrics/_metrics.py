@@ -1,4 +1,4 @@
-"""Metrics of the predictions of one task."""
+"""Metrics of the predictions of one task, and of predicted amounts."""
 
 import warnings
 from typing import Any, Literal, overload
@@ -179,9 +179,82 @@ def reliability_curve(
     >>> curve.predicted.round(2).tolist(), curve.observed.tolist()
     ([0.2, 0.7], [0.5, 0.5])
     """
+    _check_n_bins(n_bins)
+    y, p, weight = _check(y_true, y_prob, sample_weight)
+    return _means_of_bins(y, p, weight, n_bins)
+
+
+def value_deciles(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    n_bins: int = 10,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Bunch:
+    """Compute predicted and observed totals of amounts over deciles of the prediction.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Amounts >= 0, with 0 in rows without the event, or their true means.
+    y_pred : array-like of shape (n_samples,)
+        Predicted amounts >= 0, such as those of
+        :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.predict_value`.
+    n_bins : int, default=10
+        Number of bins, which contain equal shares of the rows. There may be fewer bins,
+        since equal predictions are always in the same bin.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with one entry per bin that contains rows, in increasing
+        order of the predictions.
+
+        predicted, observed : ndarray of shape (n_bins,)
+            Weighted sums of the predicted and of the observed amounts.
+        weight : ndarray of shape (n_bins,)
+            Sum of the weights, or number of rows without weights.
+        n_effective : ndarray of shape (n_bins,)
+            Effective number of rows: the square of the sum of the weights divided by
+            the sum of their squares.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is invalid, if the lengths differ, or if an amount is negative or
+        not finite.
+
+    See Also
+    --------
+    predicted_over_observed : The ratio of the totals of all rows.
+    reliability_curve : The rates of an event over bins of rows.
+
+    Examples
+    --------
+    >>> from sk_pwiser.metrics import value_deciles
+    >>> deciles = value_deciles([0, 0, 0, 80], [1, 2, 10, 50], n_bins=2)
+    >>> deciles.predicted.tolist(), deciles.observed.tolist()
+    ([3.0, 60.0], [0.0, 80.0])
+    """
+    _check_n_bins(n_bins)
+    y, amounts, weight = _check(
+        y_true, y_pred, sample_weight, name="y_pred", are_rates=False
+    )
+    bins = _means_of_bins(y, amounts, weight, n_bins)
+    bins.predicted = bins.predicted * bins.weight
+    bins.observed = bins.observed * bins.weight
+    return bins
+
+
+def _check_n_bins(n_bins: Any) -> None:
     if not isinstance(n_bins, int | np.integer) or n_bins < 1:
         raise ValueError(f"n_bins must be an integer >= 1, got {n_bins!r}.")
-    y, p, weight = _check(y_true, y_prob, sample_weight)
+
+
+def _means_of_bins(y: Floats, p: Floats, weight: Floats, n_bins: int) -> Bunch:
+    """Return weighted means and sizes of bins of rows with similar predictions."""
     order = np.argsort(p, kind="stable")
     y = y[order]
     p = p[order]
@@ -212,25 +285,32 @@ def predicted_over_observed(
 ) -> float:
     """Compute the predicted number of events divided by the observed number.
 
+    For amounts, such as money under an event, it is the ratio of their totals.
+
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1, or the true probabilities of generated rows.
+        Labels, 0 or 1, or the true probabilities of generated rows; or amounts >= 0.
     y_prob : array-like of shape (n_samples,)
-        Predicted probabilities of label 1.
+        Predicted probabilities of label 1, or predicted amounts >= 0.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
     Returns
     -------
     float
-        The ratio: 1 is best, and a value above 1 means that the number of events is
-        overestimated. NaN, with an ``UndefinedMetricWarning``, without events.
+        The ratio: 1 is best, and a value above 1 means that the number of events, or
+        the total amount, is overestimated. NaN, with an ``UndefinedMetricWarning``,
+        without events.
 
     Raises
     ------
     ValueError
-        If the lengths differ, or if a label or a probability is outside [0, 1].
+        If the lengths differ, or if a value is negative or not finite.
+
+    See Also
+    --------
+    value_deciles : Predicted and observed totals of amounts, by decile.
 
     Notes
     -----
@@ -242,12 +322,97 @@ def predicted_over_observed(
     >>> from sk_pwiser.metrics import predicted_over_observed
     >>> predicted_over_observed([0, 0, 0, 1], [0.5, 0.25, 0.25, 0.5])
     1.5
+    >>> predicted_over_observed([0, 0, 0, 80], [1, 1, 8, 50])
+    0.75
     """
-    y, p, weight = _check(y_true, y_prob, sample_weight)
+    y, p, weight = _check(y_true, y_prob, sample_weight, are_rates=False)
     observed = np.average(y, weights=weight)
     if observed == 0:
         return _warn_undefined("predicted_over_observed", "all labels are 0")
     return float(np.average(p, weights=weight) / observed)
+
+
+def normalized_gini(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    r"""Compute how well predictions order rows by their amounts.
+
+    With the rows in decreasing order of the prediction, the share of the total amount
+    in the first rows is a curve over the share of the rows. The metric is the area
+    between this curve and the diagonal, divided by that of the perfect order.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Amounts >= 0, with 0 in rows without the event, or their true means.
+    y_pred : array-like of shape (n_samples,)
+        Predicted amounts, or any scores that increase with them.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    float
+        1 for the perfect order, about 0 for a random one, and -1 for the reverse of the
+        perfect one. NaN, with an ``UndefinedMetricWarning``, if all amounts are equal.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, if an amount is negative or not finite, or if a
+        prediction is not finite.
+
+    See Also
+    --------
+    value_deciles : Predicted and observed totals of amounts, by decile.
+
+    Notes
+    -----
+    The curve is a straight line over rows with equal predictions, so that their order
+    does not matter. Of labels 0 and 1, the metric is 2 AUC - 1. It depends on the order
+    only: :func:`predicted_over_observed` tells whether the totals agree.
+
+    With few rows with the event, or with a heavy tail, the metric of observed amounts
+    is decided by a few rows: compare models on the same rows, and over several splits.
+
+    References
+    ----------
+    Frees, Meyers and Cummings (2011). "Summarizing insurance scores using a Gini
+    index." Journal of the American Statistical Association 106.
+    :doi:`10.1198/jasa.2011.tm10506`
+
+    Examples
+    --------
+    >>> from sk_pwiser.metrics import normalized_gini
+    >>> normalized_gini([0, 0, 20, 80], [1, 2, 30, 40])
+    1.0
+    >>> round(normalized_gini([0, 0, 20, 80], [1, 2, 40, 30]), 3)
+    0.538
+    """
+    y = _check_amounts("y_true", y_true)
+    score = column_or_1d(y_pred, dtype=np.float64)
+    if not np.isfinite(score).all():
+        row = int(np.isfinite(score).argmin())
+        raise ValueError(f"y_pred must be finite, got {score[row]:g} in row {row}.")
+    weight = _check_weight(y, y_true, sample_weight, y_pred=y_pred)
+    if np.ptp(y[weight > 0]) == 0:
+        return _warn_undefined("normalized_gini", "all amounts are equal")
+    largest_area = _area_above_diagonal(y, y, weight)
+    return _area_above_diagonal(y, score, weight) / largest_area
+
+
+def _area_above_diagonal(y: Floats, score: Floats, weight: Floats) -> float:
+    """Return the area between the curve of cumulated shares and the diagonal."""
+    _, ranks = np.unique(-score, return_inverse=True)
+    rows = np.bincount(ranks, weights=weight) / weight.sum()
+    amounts = np.bincount(ranks, weights=weight * y)
+    shares = amounts / amounts.sum()
+    # Between two predictions, the curve is a straight line.
+    middles = np.cumsum(shares) - shares / 2
+    return float(rows @ middles - 0.5)
 
 
 def _cross_entropy(y: Any, p: Any) -> Any:
@@ -371,11 +536,29 @@ def _warn_undefined(name: str, reason: str) -> float:
 
 
 def _check(
-    y_true: npt.ArrayLike, y_prob: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None,
+    *,
+    name: str = "y_prob",
+    are_rates: bool = True,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return labels, probabilities and weights, 1 by default, as float64 arrays."""
-    y = _check_rates("y_true", y_true)
-    p = _check_rates("y_prob", y_prob)
+    """Return labels, predictions and weights, 1 by default, as float64 arrays.
+
+    `name` is the parameter with the predictions. Labels and predictions are rates in
+    [0, 1], or amounts >= 0.
+    """
+    check_values = _check_rates if are_rates else _check_amounts
+    y = check_values("y_true", y_true)
+    p = check_values(name, y_pred)
+    weight = _check_weight(y, y_true, sample_weight, **{name: y_pred})
+    return y, p, weight
+
+
+def _check_weight(
+    y: Floats, y_true: Any, sample_weight: npt.ArrayLike | None, **columns: Any
+) -> Floats:
+    """Return the weights of the rows, and check that all columns have those rows."""
     if len(y) == 0:
         raise ValueError("y_true must have at least one row, got 0.")
     weight = np.ones(len(y))
@@ -385,15 +568,11 @@ def _check(
             raise ValueError(
                 "sample_weight must be finite and >= 0, and > 0 for one row."
             )
-    check_consistent_length(y, p, weight)
+    check_consistent_length(y, *columns.values(), weight)
     check_match(
-        y_true,
-        len(weight),
-        input_name="y_true",
-        y_prob=y_prob,
-        sample_weight=sample_weight,
+        y_true, len(weight), input_name="y_true", **columns, sample_weight=sample_weight
     )
-    return y, p, weight
+    return weight
 
 
 def _check_rates(name: str, values: npt.ArrayLike) -> Floats:
@@ -404,6 +583,18 @@ def _check_rates(name: str, values: npt.ArrayLike) -> Floats:
         row = int(is_wrong.argmax())
         raise ValueError(f"{name} must be in [0, 1], got {rates[row]:g} in row {row}.")
     return rates
+
+
+def _check_amounts(name: str, values: npt.ArrayLike) -> Floats:
+    """Return amounts, which must be finite and not negative."""
+    amounts: Floats = column_or_1d(values, dtype=np.float64)
+    is_wrong = ~((amounts >= 0) & (amounts < np.inf))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise ValueError(
+            f"{name} must be finite and >= 0, got {amounts[row]:g} in row {row}."
+        )
+    return amounts
 
 
 def auc_within(

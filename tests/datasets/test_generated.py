@@ -189,6 +189,69 @@ def test_features_depend_neither_on_rates_nor_on_the_global_generator():
     assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
+def test_all_else_is_the_same_with_amounts():
+    options = {"click_noise": 0.1, "random_state": 9}
+    plain = make_ctr_cvr(500, **options)
+    valued = make_ctr_cvr(500, **options, value=True)
+    events = valued.target[["click", "conversion"]]
+    pandas.testing.assert_frame_equal(valued.data, plain.data)
+    pandas.testing.assert_frame_equal(events, plain.target)
+    for key in ("ctr", "cvr", "interest"):
+        assert_array_equal(valued[key], plain[key])
+    assert "value" not in plain
+    assert valued.task_names == plain.task_names
+    array = make_ctr_cvr(500, **options, value=True, as_frame=False)
+    assert_array_equal(array.target, valued.target)
+    assert_array_equal(array.value, valued.value)
+
+
+@pytest.mark.parametrize("tail", [0.0, 0.5, 1.5])
+def test_true_means_of_amounts(tail):
+    options = {"ctr": 0.5, "cvr": 0.5, "as_frame": False, "random_state": 11}
+    bunch = make_ctr_cvr(100_000, **options, value=True, value_tail=tail)
+    conversion = bunch.target[:, 1] == 1
+    amounts = bunch.target[:, 2]
+    assert (amounts[~conversion] == 0).all()
+    assert (amounts[conversion] > 0).all()
+    expected = (bunch.ctr * bunch.cvr * bunch.value).sum()
+    assert_allclose(expected, 50 * 0.25 * 100_000, rtol=1e-8)
+    assert_allclose(np.log(bunch.value).std(), 0.8, rtol=1e-8)
+    noise = np.log(amounts[conversion] / bunch.value[conversion])
+    assert_allclose(noise.std(), tail, atol=0.02)
+    # Totals agree with the true means at every level of these.
+    order = np.argsort(bunch.value[conversion])
+    for rows in np.array_split(order, 10):
+        means = bunch.value[conversion][rows]
+        deviation = np.sqrt((np.expm1(tail**2) * means**2).sum())
+        gap = abs(amounts[conversion][rows].sum() - means.sum())
+        assert gap < 4.5 * deviation + 1e-6
+
+
+def test_amounts_depend_on_numbers_and_on_categories():
+    bunch = make_ctr_cvr(20_000, value=True, as_frame=False, random_state=12)
+    logarithms = np.log(bunch.value)
+    numeric = LinearRegression().fit(bunch.data[:, :8], logarithms)
+    assert 0.3 < numeric.score(bunch.data[:, :8], logarithms) < 0.7
+    columns = bunch.data[:, 8:].astype(int).T
+    one_hot = np.hstack([bunch.data[:, :8], *(np.eye(50)[codes] for codes in columns)])
+    every = LinearRegression().fit(one_hot, logarithms)
+    assert every.score(one_hot, logarithms) > 1 - 1e-9
+    # Amounts are no function of the probabilities.
+    for probability in (bunch.ctr, bunch.cvr):
+        assert abs(np.corrcoef(logit(probability), logarithms)[0, 1]) < 0.6
+
+
+def test_a_heavy_tail_is_in_a_tenth_of_the_conversions():
+    options = {"ctr": 0.5, "cvr": 0.5, "as_frame": False, "random_state": 13}
+    shares = []
+    for tail in (0.5, 1.5):
+        bunch = make_ctr_cvr(50_000, **options, value=True, value_tail=tail)
+        amounts = np.sort(bunch.target[bunch.target[:, 1] == 1, 2])
+        shares.append(amounts[-len(amounts) // 10 :].sum() / amounts.sum())
+    assert shares[0] < 0.45
+    assert 0.55 < shares[1] < 0.8
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -202,12 +265,13 @@ def test_features_depend_neither_on_rates_nor_on_the_global_generator():
 )
 @pytest.mark.parametrize("as_frame", [True, False])
 def test_small_sizes(parameters, as_frame):
-    parameters = {"n_samples": 50, "click_noise": 0.3, **parameters}
+    parameters = {"n_samples": 50, "click_noise": 0.3, "value": True, **parameters}
     bunch = make_ctr_cvr(**parameters, as_frame=as_frame, random_state=0)
     assert bunch.data.shape == (parameters["n_samples"], len(bunch.feature_names))
     assert_allclose(bunch.ctr.mean(), 0.05, rtol=1e-8)
     assert_allclose(bunch.interest.mean(), 0.035, rtol=1e-8)
     assert_allclose((bunch.ctr * bunch.cvr).mean(), 0.005, rtol=1e-8)
+    assert_allclose((bunch.ctr * bunch.cvr * bunch.value).mean(), 0.25, rtol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -239,6 +303,9 @@ def test_equal_rows(seed):
         ({"click_noise": 1.0}, "click_noise must be"),
         ({"click_noise": -0.1}, "click_noise must be"),
         ({"cvr": 0.5, "click_noise": 0.5}, r"cvr must .*cvr=0\.5.*click_noise=0\.5"),
+        ({"value": 1}, "value must be"),
+        ({"value_tail": -0.5}, "value_tail must be"),
+        ({"value_tail": np.inf}, "value_tail must be"),
         ({"as_frame": "yes"}, "as_frame must be"),
         ({"random_state": "seed"}, "cannot be used to seed"),
     ],

@@ -110,8 +110,8 @@ def test_one_class_is_undefined(metric, label):
 @pytest.mark.parametrize(
     ("y", "p", "weight", "message"),
     [
-        ([0, 2], [0.1, 0.2], None, r"y_true must be in \[0, 1\], got 2 in row 1"),
-        ([0, 1], [0.1, 1.2], None, r"y_prob must be in \[0, 1\], got 1.2 in row 1"),
+        ([0, -2], [0.1, 0.2], None, "y_true must be .*, got -2 in row 1"),
+        ([0, 1], [0.1, -1.2], None, "y_prob must be .*, got -1.2 in row 1"),
         ([0, np.nan], [0.1, 0.2], None, "y_true must be .* got nan in row 1"),
         ([0, 1, 1], [0.1, 0.2], None, "inconsistent"),
         ([], [], None, "at least one row"),
@@ -127,6 +127,14 @@ def test_one_class_is_undefined(metric, label):
 def test_bad_rows(metric, y, p, weight, message):
     with pytest.raises(ValueError, match=message):
         metric(y, p, sample_weight=weight)
+
+
+@pytest.mark.parametrize("metric", [normalized_entropy, expected_calibration_error])
+def test_rates_are_at_most_1(metric):
+    with pytest.raises(ValueError, match=r"y_true must be in \[0, 1\], got 2 in row 1"):
+        metric([0, 2], [0.1, 0.2])
+    with pytest.raises(ValueError, match=r"y_prob must be in \[0, 1\], got 1.2 in row"):
+        metric([0, 1], [0.1, 1.2])
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,10 @@ from sk_pwiser.metrics import (
     make_grouped_auc_scorer,
     make_task_scorer,
     normalized_entropy,
+    normalized_gini,
     predicted_over_observed,
     reliability_curve,
+    value_deciles,
 )
 from sk_pwiser.weighting import SessionCriticWeights
 
@@ -89,6 +91,8 @@ def use_metrics(model: object, X: object, Y: object) -> list[float]:
         grouped_auc(labels, predicted, ["a", "a"]) + auc + share,
         normalized_entropy(labels, predicted),
         predicted_over_observed(labels, predicted),
+        normalized_gini(labels, predicted),
+        value_deciles(labels, predicted).observed,
     ]
 
 
