@@ -396,6 +396,8 @@ class MultiTaskCTRCVRClassifier(
         Number of tasks.
     value_names_ : list of str
         Names of the columns of amounts; empty without `value_tasks`.
+    value_parents_ : dict of str to (str or None)
+        The task under which the amounts of each value arise, None if there is none.
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -820,6 +822,7 @@ class MultiTaskCTRCVRClassifier(
             "task_parents_": parents_by_name(targets.parents, targets.task_names),
             "n_tasks_": len(targets.task_names),
             "value_names_": list(targets.learnt_values.names),
+            "value_parents_": targets.learnt_values.parents_by_name(targets.task_names),
             "n_features_in_": encoder.n_features_in_,
         }
         if hasattr(encoder, "feature_names_in_"):

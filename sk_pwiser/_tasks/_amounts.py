@@ -14,6 +14,9 @@ from sk_pwiser._utils._warnings import warn_user
 
 # An amount that is so many times the median is probably a fault of the log.
 LARGEST_MULTIPLE = 1e9
+# The level of later rows, of an update or of a calibration counts as far as their
+# amounts tell it: a half with so many amounts.
+LEVEL_AMOUNTS = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,13 @@ class Values:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def parents_by_name(self, task_names: Sequence[str]) -> dict[str, str | None]:
+        """Return the name of the task under which each value arises, None if none."""
+        return {
+            name: None if parent < 0 else task_names[parent]
+            for name, parent in zip(self.names, self.parents, strict=True)
+        }
 
 
 NO_VALUES = Values(names=(), parents=())
@@ -114,6 +124,43 @@ def without_amounts(
         return Y
     left_out = {place % Y.shape[1] for place in value_tasks}
     return _take(Y, [place for place in range(Y.shape[1]) if place not in left_out])
+
+
+def amounts_beside_events(
+    Y: Any,
+    value_tasks: Mapping[Any, Any] | None,
+    task_names: Sequence[str],
+    events: np.ndarray,
+) -> np.ndarray:
+    """Return the amounts of labels that may have them, as `read_amounts` does.
+
+    Those of columns that `Y` lacks are NaN. `events`, float `(n_samples, n_tasks)`, are
+    NaN where they are missing.
+    """
+    amounts = np.full((len(events), len(value_tasks or {})), np.nan)
+    if not value_tasks:
+        return amounts
+    Y = _frames.collected(Y)
+    columns = getattr(Y, "column_names", getattr(Y, "columns", None))
+    if columns is not None:
+        columns = list(columns)
+    # Indices are those of labels with all columns.
+    shape = np.shape(Y) if columns is None else (len(events), len(columns))
+    is_complete = len(shape) == 2 and shape[1] == len(task_names) + len(value_tasks)
+    places = []
+    present = {}
+    for place, (column, task) in enumerate(value_tasks.items()):
+        is_named = isinstance(column, str) and column in (columns or ())
+        if is_named or (is_complete and not isinstance(column, str)):
+            places.append(place)
+            present[column] = task
+    if not present:
+        return amounts
+    _, amount_columns, names = split_columns(Y, present, columns)
+    values = find_values(present, names, task_names)
+    missing = np.isnan(events)
+    amounts[:, places] = read_amounts(amount_columns, values, events, missing)
+    return amounts
 
 
 def _find_place(column: Any, n_columns: int, columns: Sequence[str] | None) -> int:

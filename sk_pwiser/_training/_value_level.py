@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
+from sk_pwiser._tasks._amounts import LEVEL_AMOUNTS
 
-# The level of later rows, and of an update, counts as far as their amounts tell it: a
-# half with so many amounts.
-LEVEL_AMOUNTS = 100.0
 # Rows with an amount by which the level is set: the relative error of a total is then
 # far below one percent, also with heavy tails.
 MOST_ROWS = 200_000

@@ -32,7 +32,7 @@ from sk_pwiser._tasks._labels import binary_labels, read_labels
 from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser._utils import _checks, _warnings
 from sk_pwiser._utils._doc_links import DocLink
-from sk_pwiser.calibration import _curves
+from sk_pwiser.calibration import _curves, _value_levels
 from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
 
 # Training and test rows.
@@ -48,7 +48,18 @@ FITTED = (
     "task_names_",
     "n_tasks_",
     "task_parents_",
+    "value_names_",
+    "value_parents_",
+    "value_factors_",
+    "value_shifts_",
 )
+# Those of files that were written before there were values.
+FITTED_WITHOUT_VALUES: dict[str, Any] = {
+    "value_names_": [],
+    "value_parents_": {},
+    "value_factors_": np.ones(0),
+    "value_shifts_": {},
+}
 
 
 class FunnelCalibrator(
@@ -100,7 +111,7 @@ class FunnelCalibrator(
         are shifted, per task, from the common curve towards the rate of the value, as
         far as its number of events supports this. Values that are missing or were not
         in `fit` keep the common curve. An array has no such column: pass a table with
-        names.
+        names. Predicted amounts are shifted, too.
 
     Attributes
     ----------
@@ -122,6 +133,15 @@ class FunnelCalibrator(
         The task that each task presupposes, None if there is none.
     n_tasks_ : int
         Number of tasks.
+    value_names_ : list of str
+        Names of the columns of amounts of an estimator with `value_tasks`.
+    value_parents_ : dict of str to (str or None)
+        The task under which the amounts of each value arise, None if there is none.
+    value_factors_ : ndarray of shape (n_values,)
+        Factors of the mean amounts of the estimator.
+    value_shifts_ : dict
+        Further factors by the values of the column `by`: from a value to an ndarray of
+        shape (n_values,) of their logarithms. Empty without `by`.
 
     See Also
     --------
@@ -142,6 +162,11 @@ class FunnelCalibrator(
 
     Both methods also calibrate an estimator whose probabilities are those of the
     sampled log.
+
+    The mean amounts of an estimator with `value_tasks` are multiplied by one factor per
+    value, by which their total in the rows with the event would be that of the
+    calibration rows. Its logarithm is shrunk by n / (n + 100), where n is the number of
+    amounts; with `by`, the remaining factor of each value of the column as well.
 
     References
     ----------
@@ -178,6 +203,10 @@ class FunnelCalibrator(
     calibrators_: list[_curves.Curve | None]
     by_: str | None
     _shifts: tuple[list[Any], np.ndarray]  # values of `by`, and a row of shifts each
+    _value_shifts: tuple[list[Any], np.ndarray]  # the same for amounts
+    value_names_: list[str]
+    value_parents_: dict[str, str | None]
+    value_factors_: np.ndarray
     _calibrated: Any  # identifies the training of the estimator
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -229,7 +258,8 @@ class FunnelCalibrator(
             first may be missing (NaN). A missing label is 0 where the task that it
             presupposes is 0; where that one is 1, the known labels stand for the
             missing ones. If the task presupposes no other one, such rows take no part
-            in its curve.
+            in its curve. It may have the columns of amounts of an estimator with
+            `value_tasks`, to which the levels of predicted amounts are then fitted.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
@@ -276,6 +306,7 @@ class FunnelCalibrator(
             )
         fit_arguments, split_arguments = self._route(sample_weight, fit_params)
         labels, classes, columns = self._read_labels(y)
+        amounts = self._read_amounts(y, labels)
         _responses.check_rows(X, len(labels), y=y, sample_weight=sample_weight)
         groups = _curves.read_groups(X, self.by)
         # Before any training, so that an unsuitable column costs no time.
@@ -290,12 +321,22 @@ class FunnelCalibrator(
             estimator = self.estimator
             X_of_estimator = _curves.without_groups(X, self.by, estimator)
             logits = _positive_logits(estimator, X_of_estimator, labels.shape[1])
+            means = np.full(amounts.shape, np.nan)
+            if not np.isnan(amounts).all():
+                means = _value_levels.mean_amounts(estimator, X_of_estimator)
         else:
             splits = self._splits(X, y, labels, split_arguments)
-            logits = self._cross_predict(
-                X, y, labels, weight, splits=splits, fit_arguments=fit_arguments
+            logits, means = self._cross_predict(
+                X,
+                y,
+                labels,
+                weight,
+                n_values=amounts.shape[1],
+                splits=splits,
+                fit_arguments=fit_arguments,
             )
             estimator = self._fit_clone(X, y, fit_arguments)
+        row_weight = weight.copy()
         # Rows that no split has left out, and tasks that a fold could not learn.
         weight[np.isnan(logits)] = 0.0
         predictions = _responses.Predictions(estimator, None, {})
@@ -305,7 +346,9 @@ class FunnelCalibrator(
         if self.ordered or np.isnan(labels).any():
             _warn_about_order(labels, weight, names, parents)
         # Each kept row without a click stands for 1 / rate rows of the full log.
-        weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
+        sampling_rate = self._sampling_rate(estimator)
+        weight[labels[:, 0] == 0] /= sampling_rate
+        row_weight[labels[:, 0] == 0] /= sampling_rate
         all_labels, all_weight, _ = _complete(labels, weight, parents)
         curves = self._fit_curves(logits, all_labels, all_weight, names)
         shifts = {}
@@ -315,10 +358,26 @@ class FunnelCalibrator(
             shifts = _curves.fit_shifts(
                 logits, all_labels, all_weight, curves=curves, group=group, index=index
             )
+        value_parents = _value_levels.value_parents_of(estimator)
+        value_rows = _value_levels.ValueRows(
+            amounts=amounts,
+            means=means,
+            weight=_value_levels.weights_of_values(
+                row_weight, list(value_parents.values()), names
+            ),
+        )
+        log_factors = value_rows.log_factors()
+        value_shifts = {}
+        if groups is not None and value_parents:
+            value_shifts = value_rows.log_factors_by_group(index, group, log_factors)
         return self._set_fitted(
             estimator_=estimator,
             calibrators_=curves,
             shifts_=shifts,
+            value_shifts_=value_shifts,
+            value_names_=list(value_parents),
+            value_parents_=value_parents,
+            value_factors_=np.exp(log_factors),
             by_=self.by,
             classes_=classes,
             task_names_=names,
@@ -327,7 +386,12 @@ class FunnelCalibrator(
         )
 
     def _set_fitted(
-        self, *, estimator_: Any, shifts_: Mapping[Any, np.ndarray], **attributes: Any
+        self,
+        *,
+        estimator_: Any,
+        shifts_: Mapping[Any, np.ndarray],
+        value_shifts_: Mapping[Any, np.ndarray],
+        **attributes: Any,
     ) -> Self:
         """Set the fitted attributes, all in one assignment.
 
@@ -339,6 +403,10 @@ class FunnelCalibrator(
             "_calibrated": _last_training(estimator_),
             # Not a dictionary: skops reads its keys True and False as one.
             "_shifts": (list(shifts_), np.array(list(shifts_.values()))),
+            "_value_shifts": (
+                list(value_shifts_),
+                np.array(list(value_shifts_.values())),
+            ),
             **attributes,
         }
         return self
@@ -366,6 +434,24 @@ class FunnelCalibrator(
         if missing is not None:
             labels[missing] = np.nan
         return labels, classes, columns
+
+    def _read_amounts(self, y: Any, labels: np.ndarray) -> np.ndarray:
+        """Return amounts (n_samples, n_values), NaN where there is none to learn."""
+        is_fitted = self.cv is None
+        value_tasks = _value_levels.value_tasks_of(self.estimator, fitted=is_fitted)
+        if not value_tasks:
+            return np.empty((len(labels), 0))
+        planned = _responses.Predictions(self.estimator, None, {})
+        names = planned.task_names()
+        if not is_fitted:
+            event_labels = _amounts.without_amounts(y, value_tasks, labels.shape[1])
+            names, _ = _responses.planned_tasks(self.estimator, event_labels)
+        return _amounts.amounts_beside_events(y, value_tasks, names, labels)
+
+    @property
+    def value_tasks(self) -> dict[Any, Any] | None:
+        """The parameter `value_tasks` of the estimator; scorers read it."""
+        return _responses.Predictions(self.estimator, None, {}).value_tasks()
 
     def _count_classes(self) -> int:
         """Return the number of tasks by the classes of the estimator, 0 if unknown."""
@@ -418,29 +504,32 @@ class FunnelCalibrator(
         labels: np.ndarray,
         weight: np.ndarray,
         *,
+        n_values: int,
         splits: Iterable[Split],
         fit_arguments: Mapping[str, Any],
-    ) -> np.ndarray:
-        """Return the logits of a clone per split for the rows that it has not seen.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits and mean amounts of rows by a clone that has not seen them.
 
-        They are NaN for rows that are in no test part, and for tasks that the clone
-        could not learn.
+        There is a clone per split. They are NaN for rows that are in no test part, and
+        logits for tasks that the clone could not learn.
         """
         logits = np.full(labels.shape, np.nan)
+        means = np.full((len(labels), n_values), np.nan)
         splits = list(splits)
         warn_about_random_folds([self.estimator], X, self.cv, splits)
         for train, test in splits:
             model = self._fit_clone(X, y, fit_arguments, train)
-            test_logits = _positive_logits(
-                model, _safe_indexing(X, test), labels.shape[1]
-            )
+            X_test = _safe_indexing(X, test)
+            test_logits = _positive_logits(model, X_test, labels.shape[1])
+            if n_values:
+                means[test] = _value_levels.mean_amounts(model, X_test)
             # A clone that has seen one class only predicts a constant, which fits no
             # curve.
             for k, task_labels in enumerate(labels[train].T):
                 is_seen = ~np.isnan(task_labels) & (weight[train, k] > 0)
                 if len(np.unique(task_labels[is_seen])) == 2:
                     logits[test, k] = test_logits[:, k]
-        return logits
+        return logits, means
 
     def _splits(
         self, X: Any, y: Any, labels: np.ndarray, split_arguments: Mapping[str, Any]
@@ -449,7 +538,10 @@ class FunnelCalibrator(
         # Splitters of other packages refuse missing labels.
         completed = np.nan_to_num(labels)
         if isinstance(self.cv, int | np.integer):
-            _, parents = _responses.planned_tasks(self.estimator, y)
+            event_labels = _amounts.without_amounts(
+                y, self.value_tasks, labels.shape[1]
+            )
+            _, parents = _responses.planned_tasks(self.estimator, event_labels)
             # In rows sorted by a market, unshuffled folds would hold its events and its
             # other rows in different shares, and training would learn wrong rates.
             folds = FunnelStratifiedKFold(
@@ -598,6 +690,65 @@ class FunnelCalibrator(
         X = _curves.without_groups(X, self.by_, self.estimator_)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
+
+    @property
+    def value_shifts_(self) -> dict[Any, np.ndarray]:
+        """The logarithms of factors of amounts by the values of the column `by`."""
+        values, shifts = self._value_shifts
+        return dict(zip(values, shifts, strict=True))
+
+    def predict_value(self, X: Any, *, given_event: bool = False) -> np.ndarray:
+        """Predict the mean amounts of the values.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+        given_event : bool, default=False
+            Whether to predict the mean amount given the event under which it arises,
+            E[amount | event]. By default the mean per impression: the calibrated
+            probability of the event times this.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_values) or (n_samples,)
+            Mean amounts, in the unit of `y`, as float64; 1-D for one value. Those of
+            the estimator given the event, times the factors of the calibration rows.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted without `value_tasks`.
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        check_is_fitted(self)
+        if not self.value_names_:
+            raise ValueError(
+                "predict_value needs an estimator that was fitted with value_tasks."
+            )
+        self._check_training()
+        X = _frames.collected(X)
+        groups = self._known_groups(X)
+        X = _curves.without_groups(X, self.by_, self.estimator_)
+        means = _value_levels.mean_amounts(self.estimator_, X)
+        means *= np.exp(self._log_factors(groups))
+        if not given_event:
+            logits = _positive_logits(self.estimator_, X, self.n_tasks_)
+            log_p = -np.logaddexp(0, -self._calibrate(logits, groups))
+            for value, task in enumerate(self.value_parents_.values()):
+                if task is not None:
+                    means[:, value] *= np.exp(log_p[:, self.task_names_.index(task)])
+        return means[:, 0] if len(self.value_names_) == 1 else means
+
+    def _log_factors(self, groups: list[Any] | None) -> np.ndarray:
+        """Return the logarithms of the factors of amounts, of each row with groups."""
+        common = np.log(self.value_factors_)
+        if groups is None:
+            return common
+        shifts = self.value_shifts_
+        no_shift = np.zeros(len(common))
+        return common + np.array([shifts.get(value, no_shift) for value in groups])
 
     def _check_training(self) -> None:
         """Warn if the estimator is no longer the one that the curves were fitted to."""
@@ -760,7 +911,8 @@ class FunnelCalibrator(
             content = PlainForm(_curves.METHODS.values()).decode(values, arrays)
             calibrator = cls(None, **content["params"])
             set_requests(calibrator, content.get("requests", {}))
-            attributes = {name: content["fitted"][name] for name in FITTED}
+            fitted = FITTED_WITHOUT_VALUES | content["fitted"]
+            attributes = {name: fitted[name] for name in FITTED}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{name} is not a valid file of a {cls.__name__}: {error}"
