@@ -90,7 +90,7 @@ def test_value_and_gradients(parts, task_weights, monotonicity_weight):
     leaf, output, y, weight = tensors(parts)
     expected = expected_value(parts, task_weights, monotonicity_weight)
     assert joined(output, y, weight).item() == pytest.approx(expected, rel=1e-5)
-    reported = joined(output, y, weight, None, leaf.values())
+    reported = joined(output, y, weight, parameters=leaf.values())
     assert not reported.requires_grad
     assert reported.item() == pytest.approx(expected, rel=1e-5)
     assert leaf["penalties"].grad.tolist() == [1.0, 1.0]
@@ -130,7 +130,7 @@ def test_the_order_of_the_calls_of_losses_and_weightings(parts):
             return super().report(losses)
 
     leaf, output, y, weight = tensors(parts)
-    criterion(Weighting(2), loss=Loss)(output, y, weight, None, leaf.values())
+    criterion(Weighting(2), loss=Loss)(output, y, weight, parameters=leaf.values())
     heads = ["loss"] * 4  # with three auxiliary heads
     expected = [*heads, "observe", "backward", "report"]
     assert [each for each in calls if each != "weighting"] == expected
@@ -217,7 +217,7 @@ def test_in_updates_a_task_with_few_events_leans_towards_its_parent(parts, loss)
         leaf, output, y, weight = tensors(parts)
         output = NetworkOutput(output.logits)
         joined.count_rows(y, weight)
-        joined(output, y, weight, None, leaf.values())
+        joined(output, y, weight, parameters=leaf.values())
         found[leans] = leaf["logits"].grad.numpy()
     n_events = parts["y"].sum(axis=0)
     clicks, conversions = parts["weight"] @ parts["y"]
@@ -254,7 +254,7 @@ def test_the_prior_leaves_the_mean_prediction_as_it_is(weights, conditional):
         joined.count_rows(y, weight)
         logits = torch.zeros(200, 3, requires_grad=True)
         heads = {"conditional_logits": logits} if conditional else {}
-        joined(NetworkOutput(logits, **heads), y, weight, None, [logits])
+        joined(NetworkOutput(logits, **heads), y, weight, parameters=[logits])
         pulls.append(logits.grad)
     change = pulls[1] - pulls[0]
     assert change[:, 0].abs().max() == 0
@@ -267,6 +267,6 @@ def test_with_many_events_only_the_labels_count(parts):
     joined.leans_on_parents = True
     joined.count_fit([[0.5, 0.1], [0.5, 0.1], [1, 0.5]], 10**10)
     leaf, output, y, weight = tensors(parts)
-    joined(NetworkOutput(output.logits), y, weight, None, leaf.values())
+    joined(NetworkOutput(output.logits), y, weight, parameters=leaf.values())
     slope = (sigmoid(parts["logits"]) - parts["y"]) * parts["weight"][:, np.newaxis]
     assert_allclose(leaf["logits"].grad, slope / N, rtol=1e-4, atol=1e-7)

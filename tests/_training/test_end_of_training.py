@@ -126,7 +126,7 @@ def test_no_warning_for_two_ordinary_tasks(loss):
 
 class Net:
     task_names = ("click", "conversion")
-    module_ = SimpleNamespace(spec=SimpleNamespace(parents=(-1, 0)))
+    module_ = SimpleNamespace(spec=SimpleNamespace(event_parents=(-1, 0)))
 
     def __init__(self):
         self.sizes = []

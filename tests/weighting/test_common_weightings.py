@@ -92,7 +92,7 @@ def test_the_reported_loss_is_the_plain_sum_in_training_and_evaluation(name):
     for _ in range(5):
         output = NetworkOutput(layer(x))
         expected = BCE(TASKS)(output.logits, y).sum().detach()
-        step = criterion(output, y, None, None, layer.parameters())
+        step = criterion(output, y, parameters=layer.parameters())
         torch.testing.assert_close(step, expected, rtol=0, atol=0)
         reported = criterion.eval()(output, y).detach()
         torch.testing.assert_close(reported, expected, rtol=0, atol=0)
