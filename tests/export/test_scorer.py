@@ -21,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from small_model import small
 
+from sk_pwiser._columns._base import Column
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer, to_onnx
 
@@ -338,14 +339,17 @@ def test_refuses_what_is_not_a_fitted_estimator_of_a_table(export):
         export(small(max_epochs=1).fit(csr_array(X[["price"]].fillna(0)), Y))
 
 
-class Lists:
+class SeenShops(Column):
+    """A kind of column that cannot be exported."""
+
     name = "seen shops"
+    is_exportable = False
 
 
 @pytest.mark.parametrize("inputs", ["encoded", "raw"])
 def test_columns_of_other_kinds_are_refused_by_name(inputs, tmp_path):
     model = small(max_epochs=1).fit(X, Y)
-    model._result.schema.encoder.columns_[1] = Lists()
+    model._result.schema.encoder.columns_[1] = SeenShops()
     for export in (Scorer, lambda m: to_onnx(m, tmp_path / "model", inputs=inputs)):
         with pytest.raises(ValueError, match="Column 'seen shops' cannot be exported"):
             export(model)

@@ -125,7 +125,14 @@ def _transfer(X, Y):
 
 def _values(X, Y):
     spend = np.where(Y["conversion"] == 1, X["price"].abs() + 1, 0)
-    return {"Y": Y.assign(spend=spend)}
+    amounts = Y.assign(spend=spend)
+    return {
+        "Y": amounts,
+        "X_test": X[:50],
+        "Y_test": amounts[:50],
+        "X_later": X[50:].assign(market=np.arange(len(X) - 50) % 2),
+        "Y_later": amounts[50:],
+    }
 
 
 _OF_PAGE = {
