@@ -49,7 +49,7 @@ from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._schema import Schema, task_labels, unfitted_statistics
 from sk_pwiser._training._undo import Undo, log_net
-from sk_pwiser._training._value_level import follow_update as follow_amounts
+from sk_pwiser._training._value_level import follow_rows
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED, Generators, seeded_globally
 from sk_pwiser._utils._threads import limited_threads
@@ -447,7 +447,7 @@ def train_once(
             learn_rates(net, rows)
         net.partial_fit(rows, None)
         if net.criterion_.value_terms is not None:
-            follow_amounts(net, rows.train)
+            follow_rows(net, rows.train)
 
 
 def learn_rates(net: MultiTaskNet, data: EncodedData) -> None:

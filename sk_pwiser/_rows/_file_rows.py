@@ -19,7 +19,7 @@ from sk_pwiser._rows._streamed_rows import StreamedImpressions
 from sk_pwiser._rows._task_weights import check_task_weights
 from sk_pwiser._settings import Settings, left_out_column
 from sk_pwiser._tasks import _labels, _weights
-from sk_pwiser._tasks._amounts import find_values
+from sk_pwiser._tasks._amounts import check_value_tasks, find_columns, find_values
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._utils._threads import in_background
 from sk_pwiser._utils._warnings import warn_user
@@ -53,8 +53,14 @@ class FileRows:
         self.n_files = n_files  # smallest number of stored files
         self.origin = origin
         # The tasks of the rows, without labels and before any row is read.
-        value_columns = list(settings.value_tasks or {})
-        columns = [name for name in dataset.targets if name not in value_columns]
+        targets = list(dataset.targets)
+        check_value_tasks(settings.value_tasks)
+        names_of_values = find_columns(
+            settings.value_tasks or {}, len(targets), targets
+        )
+        columns = [
+            name for place, name in enumerate(targets) if place not in names_of_values
+        ]
         task_names = settings.task_names
         names = _labels.choose_task_names(len(columns), task_names, columns, None)
         classes = np.array([0, 1])
@@ -62,7 +68,7 @@ class FileRows:
             classes = np.tile(classes, (len(names), 1))
         parents = read_task_parents(settings.task_parents, names)
         values = np.empty((0, len(names)), dtype=np.float32)
-        value_names = tuple(name for name in value_columns if name in dataset.targets)
+        value_names = tuple(names_of_values.values())
         self.tasks = _labels.Targets(
             values,
             classes,

@@ -85,22 +85,28 @@ def split_columns(
             )
         shape = Y.shape
     n_columns = shape[1]
-    places: dict[int, str] = {}
+    names = find_columns(value_tasks, n_columns, columns)
+    event_places = [place for place in range(n_columns) if place not in names]
+    amounts = [_take(Y, [place]) for place in names]
+    return _take(Y, event_places), amounts, tuple(names.values())
+
+
+def find_columns(
+    value_tasks: Mapping[Any, Any], n_columns: int, columns: Sequence[str] | None
+) -> dict[int, str]:
+    """Return the names of the columns of amounts by their places among the labels."""
+    names: dict[int, str] = {}
     for column in value_tasks:
         place = _find_place(column, n_columns, columns)
-        if place in places:
+        if place in names:
             raise ValueError(f"value_tasks names column {place} of Y twice.")
-        places[place] = column if isinstance(column, str) else f"value_{column}"
-        if columns is not None:
-            places[place] = columns[place]
-    event_places = [place for place in range(n_columns) if place not in places]
-    if not event_places:
+        names[place] = f"value_{column}" if columns is None else columns[place]
+    if len(names) == n_columns:
         raise ValueError(
             "Y must have a column of an event beside those of value_tasks; all "
             f"{n_columns} columns are values."
         )
-    amounts = [_take(Y, [place]) for place in places]
-    return _take(Y, event_places), amounts, tuple(places.values())
+    return names
 
 
 def without_amounts(
@@ -115,7 +121,9 @@ def without_amounts(
         places = [
             place for place, name in enumerate(columns) if name not in value_tasks
         ]
-        indices = {place for place in value_tasks if not isinstance(place, str)}
+        indices = {
+            place % len(columns) for place in value_tasks if not isinstance(place, str)
+        }
         if len(columns) == (n_tasks or 0) + len(value_tasks):
             places = [place for place in places if place not in indices]
         return _take(Y, places)
@@ -255,6 +263,9 @@ def read_amounts(
 
 def _read_column(column: Any, name: str) -> np.ndarray:
     """Return a column of amounts as float64, NaN where it is blank."""
+    plain = np.asarray(column)
+    if plain.dtype.kind in "biuf":
+        return plain.astype(np.float64).ravel()
     values = np.asarray(
         column.to_pandas() if hasattr(column, "to_pandas") else column, dtype=object
     ).ravel()

@@ -34,8 +34,11 @@ def _meanings(settings: _settings.Settings) -> dict[str, Any]:
     network = names.get(settings.network, settings.network)
     parameters = ("numeric_encoding", "negative_sampling_rate", "task_parents")
     shared_parameters = ("task_space", "interaction", "domain_features")
+    # Without a value, its loss means nothing.
+    value_loss = settings.value_loss if settings.value_tasks else None
     return {
         "network": _settings.describe(network),
+        "value_loss": value_loss,
         **{name: getattr(settings, name) for name in parameters},
         "list_pooling": settings.encoding_params["list_pooling"],
         **{name: shared_param(settings, name) for name in shared_parameters},

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._tasks._amounts import LEVEL_AMOUNTS
+from sk_pwiser._utils._integers import ceil_div
 
 # Rows with an amount by which the level is set: the relative error of a total is then
 # far below one percent, also with heavy tails.
@@ -41,59 +42,59 @@ def add_totals(net: Any, rows: TrainingRows) -> Totals:
     observed = zero.clone()
     predicted = zero.clone()
     n_amounts = zero.clone()
-    n_left = MOST_ROWS
     for part in _with_amounts(rows, terms):
-        part = part.spaced(max(n_left, 1))
-        n_left -= len(part)
         _, scores = net.predict_heads(part)
-        labels = [part.column(name) for name in ("y", "sample_weight", "amounts")]
-        y, sample_weight, amounts = (None if t is None else t.cpu() for t in labels)
-        amounts, weights = terms.targets(y, sample_weight, amounts)
-        observed += (amounts.double() * weights).sum(dim=0)
+        amounts, weights = terms.targets(
+            part.column("y"), part.column("sample_weight"), part.column("amounts")
+        )
+        amounts = amounts.cpu().double()
+        weights = weights.cpu().double()
+        observed += (amounts * weights).sum(dim=0)
         predicted += (scores.double().exp() * weights).sum(dim=0)
         n_amounts += (weights > 0).sum(dim=0)
-        if n_left <= 0:
-            break
     return Totals(observed, predicted, n_amounts)
 
 
 def _with_amounts(rows: TrainingRows, terms: Any) -> Iterator[Impressions]:
-    """Yield the parts of the rows, with those only that count for a value."""
+    """Yield evenly spaced rows of each part, with those only that count for a value."""
     for part in rows.parts(shuffled=False):
-        if terms.loss.reads_all_rows:
-            yield part
-            continue
-        has_amount = ~part.column("amounts").isnan().all(dim=1)
-        places = torch.nonzero(has_amount).ravel()
-        if not len(places):
-            continue
-        if part.rows is not None:
-            places = part.rows[places]
-        yield replace(part, rows=places)
+        counted = part
+        if not terms.loss.reads_all_rows:
+            has_amount = ~part.column("amounts").isnan().all(dim=1)
+            places = torch.nonzero(has_amount).ravel()
+            counted = replace(
+                part, rows=places if part.rows is None else part.rows[places]
+            )
+        if len(counted):
+            # All parts take their share: later files may have another level.
+            n_most = ceil_div(MOST_ROWS * len(part), len(rows))
+            yield counted.spaced(n_most)
 
 
 def set_level(
-    net: Any, train: TrainingRows, valid: TrainingRows | None, *, follows_valid: bool
+    net: Any, train: TrainingRows, late_rows: TrainingRows | None = None
 ) -> None:
     """Set the level of a fit by its training rows, and by the last rows in time.
 
-    Random validation rows join the training rows; those that are the last in time, with
-    `follows_valid`, move the level as far as their amounts tell.
+    The `late_rows` move the level as far as their amounts tell.
     """
-    net.module_.shift_values(add_totals(net, train).log_ratio())
-    if valid is None:
-        return
-    totals = add_totals(net, valid)
-    if follows_valid:
-        net.module_.shift_values(trusted_shift(totals))
+    totals = add_totals(net, train)
+    net.module_.shift_values(totals.log_ratio())
+    n_amounts = net.criterion_.value_terms.n_amounts
+    n_amounts.add_(totals.n_amounts.to(n_amounts))
+    if late_rows is not None:
+        follow_rows(net, late_rows)
 
 
-def follow_update(net: Any, rows: TrainingRows) -> None:
-    """Move the level after an update as far as the amounts of its rows tell."""
-    net.module_.shift_values(trusted_shift(add_totals(net, rows)))
+def follow_rows(net: Any, rows: TrainingRows) -> None:
+    """Move the level to that of later rows as far as their amounts tell.
 
-
-def trusted_shift(totals: Totals) -> Tensor:
-    """Return the shift to the level of some rows, shrunk by their number."""
-    trust = totals.n_amounts / (totals.n_amounts + LEVEL_AMOUNTS)
-    return trust * totals.log_ratio()
+    Earlier amounts count as `LEVEL_AMOUNTS` at most; without any, the rows alone set
+    the level.
+    """
+    n_earlier = net.criterion_.value_terms.n_amounts
+    totals = add_totals(net, rows)
+    prior = n_earlier.cpu().clamp(max=LEVEL_AMOUNTS)
+    trust = totals.n_amounts / (totals.n_amounts + prior).clamp(min=1.0)
+    net.module_.shift_values(trust * totals.log_ratio())
+    n_earlier.add_(totals.n_amounts.to(n_earlier))

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sk_pwiser.losses import ValueLoss
 from sk_pwiser.networks import NetworkOutput
 
 
-class ValueTerms:
+class ValueTerms(nn.Module):
     """Computes the loss of each value from the amounts of a batch.
 
     Parameters
@@ -22,10 +22,13 @@ class ValueTerms:
         The loss of a row.
     scales : sequence of float
         Mean amounts of the rows of the first fit, of which the scores are multiples.
-    weight : float
-        Factor of the losses.
     sampling_rate : float
         Share of the rows without the first task that the log has kept.
+
+    Attributes
+    ----------
+    n_amounts : Tensor of shape (n_values,)
+        Numbers of amounts of all rows so far.
     """
 
     def __init__(
@@ -35,19 +38,22 @@ class ValueTerms:
         parents: Sequence[int],
         loss: type[ValueLoss],
         scales: Sequence[float],
-        weight: float = 1.0,
         sampling_rate: float = 1.0,
     ) -> None:
+        super().__init__()
         self.names = tuple(names)
         self.parents = tuple(parents)
         self.loss = loss
-        self.scales = tuple(scales)
-        self.weight = weight
         self.sampling_rate = sampling_rate
-        self._totals = [0.0] * len(self.names)
-        self._n_rows = 0
+        # On the device of the batches, and in place, as graphs require.
+        scale_of_value = torch.tensor(list(scales), dtype=torch.float64)
+        self.scales = nn.Buffer(scale_of_value, persistent=False)
+        # Of all rows so far, by which the level of a value is trusted.
+        self.n_amounts = nn.Buffer(torch.zeros(len(self.names), dtype=torch.float64))
+        self._totals = nn.Buffer(torch.zeros(len(self.names)), persistent=False)
+        self._n_rows = nn.Buffer(torch.zeros(()), persistent=False)
 
-    def __call__(
+    def forward(
         self,
         output: NetworkOutput,
         y: Tensor,
@@ -59,7 +65,7 @@ class ValueTerms:
             raise ValueError("The rows have no amounts, or the network no values.")
         amounts, weights = self.targets(y, sample_weight, amounts)
         losses = self.loss.row_losses(output.value_scores, amounts)
-        return self.weight * (losses * weights).mean(dim=0)
+        return (losses * weights).mean(dim=0)
 
     def targets(
         self, y: Tensor, sample_weight: Tensor | None, amounts: Tensor
@@ -72,7 +78,7 @@ class ValueTerms:
         to the log-likelihood, as those of conditional heads do.
         """
         # By float64: amounts in another unit then give the same multiples.
-        amounts = (amounts / amounts.new_tensor(self.scales)).float()
+        amounts = (amounts / self.scales).float()
         weights = torch.ones_like(amounts)
         if sample_weight is not None:
             columns = [max(parent, 0) for parent in self.parents]
@@ -93,17 +99,14 @@ class ValueTerms:
 
     def record(self, losses: Tensor, n_rows: int) -> None:
         """Add the losses of a batch to those of the epoch."""
-        for value, loss in enumerate(losses.tolist()):
-            self._totals[value] += loss * n_rows
-        self._n_rows += n_rows
+        self._totals.add_(losses, alpha=n_rows)
+        self._n_rows.add_(n_rows)
 
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the mean losses of the epoch by name, and reset them."""
-        n_rows = max(self._n_rows, 1)
-        record = {
-            f"loss_{name}": total / n_rows
-            for name, total in zip(self.names, self._totals, strict=True)
+        means = (self._totals / self._n_rows.clamp(min=1)).tolist()
+        self._totals.zero_()
+        self._n_rows.zero_()
+        return {
+            f"loss_{name}": mean for name, mean in zip(self.names, means, strict=True)
         }
-        self._totals = [0.0] * len(self.names)
-        self._n_rows = 0
-        return record

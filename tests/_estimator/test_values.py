@@ -157,6 +157,26 @@ def test_updates_move_the_level_as_far_as_their_amounts_tell():
 
 
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
+@pytest.mark.filterwarnings("ignore:The encoding of the columns")
+def test_the_first_amounts_set_the_level():
+    """A first update without an amount knows nothing of their size."""
+    without = np.flatnonzero(Y["conversion"] == 0)[:100]
+    model = valued(value_tasks={"spend": "conversion"})
+    labels = Y.drop(columns="watch")
+    model.partial_fit(X.iloc[without], labels.iloc[without])
+    model.partial_fit(X, labels)
+    bought = labels["conversion"] == 1
+    predicted = model.predict_value(X, given_event=True)[bought]
+    assert_allclose(predicted.sum(), labels["spend"].sum(), rtol=1e-3)
+
+
+def test_a_warm_start_with_another_loss_is_refused():
+    model = valued(warm_start=True, value_loss="gamma").fit(X, Y)
+    with pytest.raises(ValueError, match="value_loss='tweedie'"):
+        model.set_params(value_loss="tweedie").fit(X, Y)
+
+
+@pytest.mark.filterwarnings("ignore:Rows with new category values")
 def test_updates_alone_learn_a_value():
     model = valued()
     for start in range(0, N, 150):
@@ -197,7 +217,9 @@ def test_data_sets_in_parts(tmp_path):
     dataset = ParquetImpressions(
         tmp_path / "log.parquet", features=list(X), targets=list(Y)
     )
+    by_index = valued(value_tasks={2: 1, -1: None}).fit(dataset)
     model = valued().fit(dataset)
+    assert_allclose(by_index.predict_value(X), model.predict_value(X))
     assert_allclose(total_given_events(model), 1, rtol=1e-3)
     assert_allclose(model.predict_value(dataset), model.predict_value(X), rtol=1e-6)
 
