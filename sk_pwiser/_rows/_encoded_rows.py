@@ -90,7 +90,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
     groups: Tensor | None = None  # int64 (n_samples,)
     rows: Tensor | None = None  # int64 (n_rows,); None for all rows
     bags: Any = None  # `Bags`
-    # float64 (n_samples, n_values), NaN where there is none to learn
+    # (n_samples, n_values), NaN where there is none to learn: float64 as in the labels,
+    # and float32 in multiples of their means in training
     amounts: Tensor | None = None
 
     @classmethod
@@ -116,6 +117,14 @@ class Impressions(TrainingRows, Dataset[Batch]):
             groups=_as_tensor(groups),
             amounts=_as_tensor(amounts),
         )
+
+    def with_scaled_amounts(self, scales: Sequence[float]) -> "Impressions":
+        """Return the impressions with amounts in multiples of their means, if any."""
+        if self.amounts is None:
+            return self
+        # In float64: amounts in another unit then give the same multiples.
+        multiples = self.amounts / self.amounts.new_tensor(scales)
+        return replace(self, amounts=multiples.float())
 
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)

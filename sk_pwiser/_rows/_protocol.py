@@ -23,6 +23,10 @@ class RowEncoder(Protocol):
     def statistics(self) -> Any:
         """The `TargetStatistics`, or None."""
 
+    @property
+    def value_scales(self) -> tuple[float, ...]:
+        """The mean amount of each value that is learnt."""
+
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
 

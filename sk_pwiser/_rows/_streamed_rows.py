@@ -85,7 +85,7 @@ class StreamedImpressions(TrainingRows, Dataset[_encoded_rows.Batch]):
             arrays.get("sample_weight"),
             arrays.get("groups"),
             arrays.get("amounts"),
-        )
+        ).with_scaled_amounts(schema.value_scales)
         # Copies of pinned memory to a device are faster.
         pins = _encoded_rows.pins_memory(self.device)
         return rows.copied(Tensor.pin_memory) if pins else rows

@@ -94,7 +94,7 @@ class TableRows:
             self.summary.scaled,
             rows.groups,
             rows.targets.amounts,
-        )
+        ).with_scaled_amounts(schema.value_scales)
 
     def release(self) -> None:
         """Free the memory of the table: training reads tensors only."""

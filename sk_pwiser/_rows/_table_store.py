@@ -32,7 +32,7 @@ class TableStore:
     ) -> tuple[Impressions, Impressions | None]:
         """Return the rows, with target statistics by their blocks if there are any."""
         assert self.encoded is not None
-        encoded = self.encoded
+        encoded = self.encoded.with_scaled_amounts(schema.value_scales)
         codes = encoded.codes.numpy()
         if schema.statistics is not None:
             lists = schema.elements(encoded.bags)

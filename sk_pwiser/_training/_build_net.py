@@ -47,9 +47,7 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
     return network
 
 
-def value_terms(
-    settings: Settings, values: Any, scales: Sequence[float]
-) -> ValueTerms | None:
+def value_terms(settings: Settings, values: Any) -> ValueTerms | None:
     """Return the losses of values, or None without any."""
     if not len(values):
         return None
@@ -57,7 +55,6 @@ def value_terms(
         names=values.names,
         parents=values.parents,
         loss=VALUE_LOSSES[settings.value_loss],
-        scales=scales,
         sampling_rate=settings.negative_sampling_rate,
     )
 
@@ -218,7 +215,7 @@ def build_net(
         network,
         form=form,
         base_rates=base_rates,
-        values=value_terms(settings, schema.targets.learnt_values, schema.value_scales),
+        values=value_terms(settings, schema.targets.learnt_values),
     )
     stopping = build_stopping(settings, epochs)
     net = net_class(

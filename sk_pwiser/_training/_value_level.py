@@ -94,7 +94,7 @@ def follow_rows(net: Any, rows: TrainingRows) -> None:
     """
     n_earlier = net.criterion_.value_terms.n_amounts
     totals = add_totals(net, rows)
-    prior = n_earlier.cpu().clamp(max=LEVEL_AMOUNTS)
+    prior = n_earlier.cpu().double().clamp(max=LEVEL_AMOUNTS)
     trust = totals.n_amounts / (totals.n_amounts + prior).clamp(min=1.0)
     net.module_.shift_values(trust * totals.log_ratio())
     n_earlier.add_(totals.n_amounts.to(n_earlier))

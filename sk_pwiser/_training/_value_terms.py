@@ -20,8 +20,6 @@ class ValueTerms(nn.Module):
         Index of the task under which each amount arises, -1 for none.
     loss : type of ValueLoss
         The loss of a row.
-    scales : sequence of float
-        Mean amounts of the rows of the first fit, of which the scores are multiples.
     sampling_rate : float
         Share of the rows without the first task that the log has kept.
 
@@ -37,7 +35,6 @@ class ValueTerms(nn.Module):
         names: Sequence[str],
         parents: Sequence[int],
         loss: type[ValueLoss],
-        scales: Sequence[float],
         sampling_rate: float = 1.0,
     ) -> None:
         super().__init__()
@@ -45,11 +42,9 @@ class ValueTerms(nn.Module):
         self.parents = tuple(parents)
         self.loss = loss
         self.sampling_rate = sampling_rate
-        # On the device of the batches, and in place, as graphs require.
-        scale_of_value = torch.tensor(list(scales), dtype=torch.float64)
-        self.scales = nn.Buffer(scale_of_value, persistent=False)
         # Of all rows so far, by which the level of a value is trusted.
-        self.n_amounts = nn.Buffer(torch.zeros(len(self.names), dtype=torch.float64))
+        self.n_amounts = nn.Buffer(torch.zeros(len(self.names)))
+        # On the device, and changed in place, as graphs require.
         self._totals = nn.Buffer(torch.zeros(len(self.names)), persistent=False)
         self._n_rows = nn.Buffer(torch.zeros(()), persistent=False)
 
@@ -77,8 +72,6 @@ class ValueTerms(nn.Module):
         Divided by the size of the batch, the losses of the rows with the event add up
         to the log-likelihood, as those of conditional heads do.
         """
-        # By float64: amounts in another unit then give the same multiples.
-        amounts = (amounts / self.scales).float()
         weights = torch.ones_like(amounts)
         if sample_weight is not None:
             columns = [max(parent, 0) for parent in self.parents]

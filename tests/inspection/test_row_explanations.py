@@ -44,7 +44,14 @@ ROWS, BACKGROUND = X[:3], X[100:106]
 
 @pytest.fixture(scope="module")
 def model():
-    model = small(target_encoding=True, encoding_params=ENCODING, max_epochs=8, lr=0.03)
+    model = small(
+        target_encoding=True,
+        encoding_params=ENCODING,
+        # A conversion rate of 1 would have no log-odds.
+        network_params={"task_space": "conditional"},
+        max_epochs=8,
+        lr=0.03,
+    )
     return model.fit(X, Y)
 
 
