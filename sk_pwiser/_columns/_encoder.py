@@ -262,12 +262,14 @@ class TableEncoder:
             bags = [combine_bags(bags, [shape.n_vectors for shape in self.bags_])]
         return table, numeric, *bags
 
-    def with_columns(self, new: Mapping[Any, Any]) -> "TableEncoder":
+    def with_columns(self, replacements: Mapping[Any, Any]) -> "TableEncoder":
         """Return an encoder with other columns in the place of some of its own."""
         changed = copy.copy(self)
-        changed.columns_ = [new.get(column, column) for column in self.columns_]
+        changed.columns_ = [
+            replacements.get(column, column) for column in self.columns_
+        ]
         if self.sparse_ is not None:
-            changed.sparse_ = new.get(self.sparse_, self.sparse_)
+            changed.sparse_ = replacements.get(self.sparse_, self.sparse_)
         return changed
 
     @property
@@ -298,7 +300,7 @@ class TableEncoder:
     @property
     def bag_columns_(self) -> list[Any]:
         """The columns whose values are bags; of a sparse table, all as one."""
-        return [part for part in self.parts_ if part.network_input == "bags"]
+        return [column for column in self.parts_ if column.network_input == "bags"]
 
     @property
     def cardinalities_(self) -> list[int]:
@@ -313,17 +315,17 @@ class TableEncoder:
     @property
     def inputs_(self) -> list[Any]:
         """The numeric inputs of all columns."""
-        return [one for column in self.columns_ for one in column.inputs]
+        return [numeric for column in self.columns_ for numeric in column.inputs]
 
     @property
     def numeric_names_(self) -> list[str]:
         """Names of the numeric inputs."""
-        return [one.name for one in self.inputs_]
+        return [numeric.name for numeric in self.inputs_]
 
     @property
     def numeric_bins_(self) -> list[int]:
         """Number of bins of each numeric input, 0 for inputs without bins."""
-        return [one.n_bins for one in self.inputs_]
+        return [numeric.n_bins for numeric in self.inputs_]
 
     @property
     def bags_(self) -> list[BagShape]:
@@ -335,7 +337,9 @@ class TableEncoder:
     def named_parts_(self) -> dict[Any, Any]:
         """By the name of each column of a table, what encodes it."""
         names = self.names_
-        return {name: part for part in self.parts_ for name in part.names_in(names)}
+        return {
+            name: column for column in self.parts_ for name in column.names_in(names)
+        }
 
     def elements(self, bags: Bags) -> list[Any]:
         """Return the `Elements` of each list column, from the bags of a table."""
@@ -380,8 +384,8 @@ def grow_encoder(
     """
     table = encoder.read(X)
     grown = {column: column.grow_table(table) for column in table.columns.values()}
-    new = {column: result.column for column, result in grown.items()}
-    return encoder.with_columns(new), *_origins(grown.values())
+    grown_columns = {column: growth.column for column, growth in grown.items()}
+    return encoder.with_columns(grown_columns), *_origins(grown.values())
 
 
 def unchanged_origins(
@@ -408,23 +412,24 @@ def learn_constant_columns(
     The encoder itself is returned if these rows do not vary either.
     """
     table = encoder.read(X)
-    new = {
+    learnt_columns = {
         column: column.learn_constant(table.cells[name], sample_weight)
         for name, column in table.columns.items()
     }
-    is_same = all(column is learnt for column, learnt in new.items())
-    return encoder if is_same else encoder.with_columns(new)
+    if all(column is learnt for column, learnt in learnt_columns.items()):
+        return encoder
+    return encoder.with_columns(learnt_columns)
 
 
 def column_kinds(encoder: TableEncoder) -> dict[str, list[Any]]:
     """Return the names of columns by their kind."""
     kinds: dict[str, list[Any]] = {}
-    for name, part in encoder.named_parts_.items():
-        kinds.setdefault(part.kind, []).append(name)
+    for name, column in encoder.named_parts_.items():
+        kinds.setdefault(column.kind, []).append(name)
     return kinds
 
 
 def vector_counts(encoder: TableEncoder) -> dict[Any, int]:
     """Return the numbers of embeddings by column; a list may share those of another."""
-    parts = [*encoder.code_columns_, *encoder.bag_columns_]
-    return {part.name: part.n_vectors for part in parts}
+    columns = [*encoder.code_columns_, *encoder.bag_columns_]
+    return {column.name: column.n_vectors for column in columns}
