@@ -689,7 +689,7 @@ class MultiTaskCTRCVRClassifier(
         """Return the training as scikit-learn's callbacks see it, if there are any."""
         if not hasattr(self, "_skl_callbacks"):
             return None
-        return _callbacks.FitTask.of_fit(self, rows)
+        return _callbacks.FitTask.for_fit(self, rows)
 
     @explain_names
     @checks_parameters(also_nested=False)

@@ -403,7 +403,7 @@ def build_for_updates(plan: Plan, data: EncodedData, schema: Schema) -> MultiTas
             plan.components,
             schema,
             plan.device,
-            form=NetForm.of_update(plan.settings),
+            form=NetForm.for_update(plan.settings),
             epochs=SINGLE_PASS,
             n_rows=data.n_counted,
             base_rates=data.base_rates,

@@ -70,7 +70,7 @@ class NetForm:
     leans_on_parents: bool
 
     @classmethod
-    def of_fit(cls, settings: Settings, n_rows: float) -> "NetForm":
+    def for_fit(cls, settings: Settings, n_rows: float) -> "NetForm":
         """Return the form of a net that is fitted to a number of rows."""
         return cls(
             schedule=WarmupStableDecay,
@@ -80,7 +80,7 @@ class NetForm:
         )
 
     @classmethod
-    def of_update(cls, settings: Settings) -> "NetForm":
+    def for_update(cls, settings: Settings) -> "NetForm":
         """Return the form of a net that passes over each row once."""
         return cls(
             schedule=UpdateRate,

@@ -51,14 +51,17 @@ def check_components(
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
     check_early_stopping(settings.early_stopping, task_names)
-    choice, given = loss_choice(settings)
+    choice, loss_arguments = loss_choice(settings)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
     with _random.seeded_globally(
         deepcopy(random_state).randint(_random.LARGEST_SEED), device
     ):
-        loss = _components.build(choice, settings.loss_params, task_names, **given)
-        kind, params = settings.weighting, settings.weighting_params
+        loss = _components.build(
+            choice, settings.loss_params, task_names, **loss_arguments
+        )
+        kind = settings.weighting
+        params = settings.weighting_params
         if not isinstance(kind, str):
             kind, params = as_weighting(kind, params)
         choice = WEIGHTINGS, TaskWeighting, "weighting", kind

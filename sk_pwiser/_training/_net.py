@@ -118,8 +118,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             names = [*criterion.loss.pop_epoch_record(), *criterion.weight_names]
             if len(self.task_names) > 1:
                 names += [f"log_loss_{task}" for task in self.task_names]
-            parts = ("train", "valid")
-            ignored = [f"{part}_{name}" for part in parts for name in names]
+            prefixes = ("train", "valid")
+            ignored = [f"{prefix}_{name}" for prefix in prefixes for name in names]
             table = _callbacks.EpochTable(self.task_names, ignored)
             callbacks.append(("print_log", table))
         return callbacks

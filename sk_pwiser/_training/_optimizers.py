@@ -36,7 +36,7 @@ _SCALES = _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU
 _NO_DECAY = "no decay"
 _TABLE = "table"
 _OTHER = "other"
-_OF_TASK = "{} of task {}"
+_TASK_KIND = "{} of task {}"
 
 # Weight decay adds a penalty to the mean loss of the rows. A prior of the weights adds
 # a fixed penalty to the sum of their losses, which is divided by their number in the
@@ -86,7 +86,8 @@ def check_optimizer(settings: Settings) -> Chosen:
     A step on three small tensors checks that it takes them and dense gradients, unlike
     LBFGS, Muon and SparseAdam, whose own errors say why.
     """
-    optimizer, params = settings.optimizer, settings.optimizer_params
+    optimizer = settings.optimizer
+    params = settings.optimizer_params
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(registry)
     for name, limits in _LIMITS.items():
@@ -171,7 +172,7 @@ def parameter_groups(
         for kind, arguments in arguments_of_kind.items():
             reduced_decay = share * arguments["weight_decay"]
             reduced = {**arguments, "weight_decay": reduced_decay}
-            groups.append((_OF_TASK.format(kind, task), reduced))
+            groups.append((_TASK_KIND.format(kind, task), reduced))
     return groups
 
 
@@ -201,10 +202,10 @@ def parameter_kinds(
                     kinds[parameter] = _OTHER
     for name, parameter in network.named_parameters():
         for task in range(network.n_tasks):
-            patterns = (each.format(task=task) for each in network.task_parameters)
-            is_own = any(fnmatchcase(name, pattern) for pattern in patterns)
-            if is_own and kinds[parameter] != _NO_DECAY:
-                kinds[parameter] = _OF_TASK.format(kinds[parameter], task)
+            patterns = (form.format(task=task) for form in network.task_parameters)
+            is_of_task = any(fnmatchcase(name, pattern) for pattern in patterns)
+            if is_of_task and kinds[parameter] != _NO_DECAY:
+                kinds[parameter] = _TASK_KIND.format(kinds[parameter], task)
     return kinds
 
 
@@ -212,10 +213,11 @@ def _take_step(
     settings: Settings, chosen: Chosen, device: torch.device | None = None
 ) -> None:
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
-    sizes = (2, 2), (2,), (2, 2)
-    weight, bias, table = (nn.Parameter(torch.zeros(n, device=device)) for n in sizes)
+    weight = nn.Parameter(torch.zeros((2, 2), device=device))
+    bias = nn.Parameter(torch.zeros((2,), device=device))
+    table = nn.Parameter(torch.zeros((2, 2), device=device))
     groups: list[dict[str, Any]] = [
-        {"params": [each]} for each in (weight, bias, table)
+        {"params": [parameter]} for parameter in (weight, bias, table)
     ]
     groups[1]["weight_decay"] = 0.0
     groups[2]["weight_decay"] = LARGEST_DECAY_RATIO * base_decay(settings)
@@ -228,7 +230,8 @@ def _take_step(
     for parameter in (weight, bias, table):
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(lambda: torch.zeros(()))
-    if not all(bool(each.isfinite().all()) for each in (weight, bias, table)):
+    finite = [parameter.isfinite().all() for parameter in (weight, bias, table)]
+    if not all(map(bool, finite)):
         raise ValueError("its first step is not finite.")
 
 

@@ -213,7 +213,7 @@ class Schema:
             largest = max(*dims, self.widest_bag, 1)
         unseen_inputs = self.unseen_inputs()
         bins = self.encoder.numeric_bins_
-        bin_scales = [each.scale for each in self.encoder.inputs_]
+        bin_scales = [numeric.scale for numeric in self.encoder.inputs_]
         has_scores = any(column.has_scores for column in self.encoder.columns_)
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
@@ -303,7 +303,7 @@ def unfitted_statistics(
     settings: Settings,
     encoder: TableEncoder,
     shape: tuple[int, int],  # of the labels
-    earlier: Schema | None = None,
+    earlier_schema: Schema | None = None,
     in_stream: bool = False,
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected.
@@ -312,11 +312,12 @@ def unfitted_statistics(
     """
     chosen = settings.target_encoding
     params = settings.encoding_params
-    before = None if earlier is None else earlier.statistics
+    before = None if earlier_schema is None else earlier_schema.statistics
     expected: list[Any] = [] if before is None else before.column_names(encoder)
     # A stream cannot choose the size of its first part.
-    n_samples = None if in_stream or earlier is not None else shape[0]
-    if earlier is not None and earlier.selection == statistics_selection(settings):
+    n_samples = None if in_stream or earlier_schema is not None else shape[0]
+    selection = statistics_selection(settings)
+    if earlier_schema is not None and earlier_schema.selection == selection:
         # Columns whose vocabulary has grown since then might be selected as well.
         n_categories = 0 if before is None else len(before.columns)
         chosen = expected[:n_categories]
@@ -327,7 +328,7 @@ def unfitted_statistics(
     if statistics is not None:
         statistics.n_tasks_ = shape[1]
     names = [] if statistics is None else statistics.column_names(encoder)
-    if earlier is not None and names != expected:
+    if earlier_schema is not None and names != expected:
         chosen_lists = settings.encoding_params["list_target_encoding"]
         raise ValueError(
             f"Training cannot continue with target_encoding="
