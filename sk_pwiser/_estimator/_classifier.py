@@ -670,7 +670,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -679,7 +679,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -788,7 +788,7 @@ class MultiTaskCTRCVRClassifier(
         return update(
             Settings.of(vars(self)),
             rows,
-            earlier=last_result,
+            earlier_fit=last_result,
             classes=classes,
             undo=undo,
             task=task,
