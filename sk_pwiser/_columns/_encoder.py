@@ -66,6 +66,9 @@ class TableEncoder:
     list_ages: dict | None = None
     domain_features: Any = ()  # columns that must be inputs of the network
     time_column: Any = None  # no input
+    # Columns that say how rows were shown, no inputs, and their references.
+    exposure_features: dict | None = None
+    exposure_monotone: Any = False  # or those of them whose effect must not rise
     estimator_name: str | None = None
     n_features_in_: int = field(init=False, repr=False)
     sparse_: SparseColumns | None = field(init=False, repr=False)
@@ -107,7 +110,7 @@ class TableEncoder:
         X = self._validate(X, reset=True)
         self.columns_: list[Any] = []
         if self.sparse_ is not None:
-            for name in ("categorical_features", "domain_features"):
+            for name in ("categorical_features", "domain_features", "exposure_features"):
                 value = getattr(self, name)
                 if not isinstance(value, str | None) and len(value):
                     raise ValueError(
@@ -156,14 +159,40 @@ class TableEncoder:
             return TableCells(X, [self.sparse_], [X])
         cells = _frames.list_columns(X)
         if len(cells) < len(self.columns_):
-            is_read = [column.is_read for column in self.columns_]
-            cells.insert(is_read.index(False), None)
+            cell_of = dict(zip(X.columns, cells, strict=True))
+            cells = [cell_of.get(column.name) for column in self.columns_]
         return TableCells(X, self.columns_, cells)
+
+    def exposure_codes(self, X: Any) -> np.ndarray | None:
+        """Return how the rows of a table were shown, or None if no column says it.
+
+        The codes are integers of shape (n_samples, n_exposure_features).
+        """
+        columns = self.exposure_columns_
+        if not columns:
+            return None
+        table = self.read(X)
+        absent = [c.name for c in columns if table.cells[c.name] is None]
+        if absent:
+            raise ValueError(
+                f"X lacks the columns {absent} of exposure_features, which say how "
+                "rows were shown."
+            )
+        codes = [column.transform(table.cells[column.name]) for column in columns]
+        return np.stack(codes, axis=1).astype(np.int16)
+
+    def says_exposure(self, X: Any) -> bool:
+        """Return whether a table says how its rows were shown."""
+        columns = self.exposure_columns_
+        if not columns:
+            return False
+        table = self.read(X)
+        return all(table.cells[column.name] is not None for column in columns)
 
     def align(self, X: Any) -> Any:
         """Check a table, and return it with the columns of fit, in their order.
 
-        It may lack the column of times.
+        It may lack columns that predictions do not read.
         """
         X = _frames.as_table(X)
         if issparse(X) and self.sparse_ is None:
@@ -175,8 +204,10 @@ class TableEncoder:
         if has_names and _frames.is_dataframe(X):
             columns = list(X.columns)
             names = list(self.names_)
-            if self.time_column not in columns:
-                names = [name for name in names if name != self.time_column]
+            unread = {column.name for column in self.columns_ if not column.is_read}
+            absent = unread.difference(columns)
+            if absent:
+                names = [name for name in names if name not in absent]
             is_read = columns == names
             has_all = set(names) <= set(columns)
             if not is_read and has_all and len(set(columns)) == len(columns):
@@ -291,6 +322,11 @@ class TableEncoder:
     def read_columns_(self) -> list[Any]:
         """The columns that predictions read."""
         return [column for column in self.columns_ if column.is_read]
+
+    @property
+    def exposure_columns_(self) -> list[Any]:
+        """The columns that say how a row was shown."""
+        return [column for column in self.columns_ if column.exposure_shape is not None]
 
     @property
     def code_columns_(self) -> list[Any]:

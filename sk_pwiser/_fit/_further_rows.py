@@ -86,7 +86,7 @@ def encode_further(
     learnt_columns = [c for c in encoder.columns_ if id(c) not in earlier_ids]
     warn_about_few_values(learnt_columns, [])
     schema = replace(schema, encoder=encoder)
-    encoded = Impressions.of(*arrays)
+    encoded = Impressions.of(*arrays).shown(encoder.exposure_codes(table.X))
     labelled_codes = None
     if schema.statistics is not None:
         labels, weights = task_labels(settings, table.targets, summary.scaled)

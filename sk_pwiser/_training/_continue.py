@@ -38,10 +38,14 @@ def _meanings(settings: _settings.Settings) -> dict[str, Any]:
     shared_parameters = ("task_space", "interaction", "domain_features")
     # Without a value, its loss means nothing.
     value_loss = settings.value_loss if settings.value_tasks else None
+    exposure = {"exposure_features": _settings.exposure_references(settings)}
+    for name in ("exposure_monotone", "exposure_tasks"):
+        exposure[name] = settings.encoding_params.get(name)
     return {
         "network": _settings.describe(network),
         "value_loss": value_loss,
         **{name: getattr(settings, name) for name in parameters},
+        **exposure,
         "list_pooling": settings.encoding_params["list_pooling"],
         **{name: shared_param(settings, name) for name in shared_parameters},
     }

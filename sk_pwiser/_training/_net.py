@@ -397,12 +397,16 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if "bag_indices" in x:
             bags: Any = _encoded_rows.bags_of(x)
             inputs.append(bags._replace(indices=bags.indices.long()))
+        shown: dict[str, Tensor] = {}
+        if "exposure" in x:
+            # Terms beside the network, which does not read how rows were shown.
+            shown["exposure_offset"] = self.module_.exposure_terms(x["exposure"])
         with torch.autocast(
             torch.device(self.device).type,
             dtype=torch.bfloat16,
             enabled=self.settings.precision == "bfloat16",
         ):
-            output: NetworkOutput = network(*inputs)
+            output: NetworkOutput = network(*inputs, **shown)
         return output
 
     def _set_training(self, training: bool = True) -> None:

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sk_pwiser._settings import LOOP_PARAMS, Settings
+from sk_pwiser._settings import LOOP_PARAMS, Settings, exposure_references
 from sk_pwiser._training._embedding_tables import TABLES
 from sk_pwiser._training._muon import Muon
 from sk_pwiser._utils._checks import check_number
 from sk_pwiser._utils._components import check_names, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
+from sk_pwiser.networks._exposure_terms import ExposureTerms
 
 if TYPE_CHECKING:
     from sk_pwiser._training._criterion import MultiTaskCriterion
@@ -35,6 +36,7 @@ _SCALES = _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU
 # What decides the arguments of a parameter in the optimiser.
 _NO_DECAY = "no decay"
 _TABLE = "table"
+_EXPOSURE = "exposure"
 _OTHER = "other"
 _TASK_KIND = "{} of task {}"
 
@@ -64,6 +66,9 @@ MOST_ROWS_OF_FEW_STEPS = 1_000
 ROWS_OF_LARGEST_RATIO = 25
 LARGEST_DECAY_RATIO = 20.0
 SMALLEST_DECAY_RATIO = 5.0
+
+# Weight decay of the terms of how rows were shown, relative to that of weights.
+EXPOSURE_DECAY_RATIO = 1.0
 
 # Below this rate, the decay of the parameters of a single task is reduced.
 RATE_OF_FULL_DECAY = 0.05
@@ -173,6 +178,11 @@ def parameter_groups(
             reduced_decay = share * arguments["weight_decay"]
             reduced = {**arguments, "weight_decay": reduced_decay}
             groups.append((_TASK_KIND.format(kind, task), reduced))
+    if exposure_references(settings):
+        exposure_arguments = {"weight_decay": EXPOSURE_DECAY_RATIO * decay}
+        if settings.optimizer == "muon":
+            exposure_arguments["orthogonal"] = False
+        groups.append((_EXPOSURE, exposure_arguments))
     return groups
 
 
@@ -189,6 +199,8 @@ def parameter_kinds(
     for part in (criterion.loss, network):
         modules = list(part.named_modules())
         tables = {module.weight for _, module in modules if isinstance(module, TABLES)}
+        exposure = [m for _, m in modules if isinstance(m, ExposureTerms)]
+        terms = {parameter for m in exposure for parameter in m.parameters()}
         for path, module in modules:
             in_list = isinstance(module, nn.ParameterList | nn.ParameterDict)
             words = path.rpartition(".")[2].split("_") if in_list else []
@@ -196,6 +208,8 @@ def parameter_kinds(
                 is_bias = "bias" in (*words, *name.split("_"))
                 if parameter in tables:
                     kinds[parameter] = _TABLE
+                elif parameter in terms:
+                    kinds[parameter] = _EXPOSURE
                 elif is_bias or isinstance(module, _SCALES):
                     kinds[parameter] = _NO_DECAY
                 else:
