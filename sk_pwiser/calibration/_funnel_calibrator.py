@@ -935,6 +935,19 @@ class FunnelCalibrator(
         check_is_fitted(self)
         return self.estimator_.feature_names_in_
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "calibrators_" in state:
+            # Those of version 0.1.0 lack what has come since.
+            state = {
+                "value_names_": [],
+                "value_parents_": {},
+                "value_factors_": np.ones(0),
+                "_value_shifts": ([], np.ones(0)),
+                "_calibrated": _last_training(state["estimator_"]),
+                **state,
+            }
+        super().__setstate__(state)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
