@@ -52,25 +52,6 @@ class NetworkPredictionMixin(PredictionMixin):
                 return _predict_files.dataset_logits(result, X)
             return result.net.forward(result.schema.transform(X)).numpy()
 
-    def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
-        """Return the column names, and a function that permutes one of them."""
-        check_is_fitted(self)
-        _frames.refuse_parts(X)
-        schema = self._result.schema
-        net = self._result.net
-        with _threads.limited_threads():
-            encoded = schema.transform(X)
-
-        def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
-            # The same rows in the same batches as of a permuted table.
-            with _threads.limited_threads():
-                rows = encoded
-                if order is not None:
-                    rows = schema.permute(encoded, name, order)
-                return net.forward(rows).numpy()
-
-        return list(schema.places()), logits
-
     def _recombined_logits(
         self, *tables: Any
     ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -82,6 +63,8 @@ class NetworkPredictionMixin(PredictionMixin):
         logits of these new rows.
         """
         check_is_fitted(self)
+        for table in tables:
+            _frames.refuse_parts(table)
         schema = self._result.schema
         net = self._result.net
         with _threads.limited_threads():

@@ -774,27 +774,6 @@ class FunnelCalibrator(
                 logits[:, k] = np.minimum(logits[:, k], logits[:, parent])
         return logits
 
-    def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
-        """Return names and a function as those of the estimator, calibrated."""
-        check_is_fitted(self)
-        names, uncalibrated_logits = self.estimator_._permuted_logits(X)
-        groups = self._known_groups(X)
-        by = self.by_
-        estimator_reads_by = by is None or by in names
-
-        def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
-            permutes_by = name is not None and name == by
-            if permutes_by and not estimator_reads_by:
-                estimator_logits = uncalibrated_logits()
-            else:
-                estimator_logits = uncalibrated_logits(name, order)
-            row_groups = groups
-            if permutes_by and groups is not None and order is not None:
-                row_groups = [groups[row] for row in order]
-            return self._calibrate(estimator_logits.astype(np.float64), row_groups)
-
-        return names if estimator_reads_by else [*names, by], logits
-
     def _recombined_logits(
         self, *tables: Any
     ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
