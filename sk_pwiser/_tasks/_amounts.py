@@ -139,7 +139,7 @@ def without_amounts(
     """Return labels without the columns of amounts that they have."""
     if not value_tasks:
         return Y
-    Y = _frames.collected(Y)
+    Y = Y.toarray() if scipy.sparse.issparse(Y) else _frames.collected(Y)
     columns = getattr(Y, "column_names", getattr(Y, "columns", None))
     if columns is not None:
         places = [
@@ -172,7 +172,7 @@ def amounts_beside_events(
     amounts = np.full((len(events), len(value_tasks or {})), np.nan)
     if not value_tasks:
         return amounts
-    Y = _frames.collected(Y)
+    Y = Y.toarray() if scipy.sparse.issparse(Y) else _frames.collected(Y)
     columns = getattr(Y, "column_names", getattr(Y, "columns", None))
     if columns is not None:
         columns = list(columns)
