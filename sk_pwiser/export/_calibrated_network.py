@@ -99,9 +99,10 @@ class ProbabilityNetwork(nn.Module):
             # The tasks than which others are not more likely, -1 for none.
             self.parents = [-1] * estimator.n_tasks_
             if estimator.ordered:
-                self.parents = read_task_parents(
+                parents = read_task_parents(
                     estimator.task_parents_, estimator.task_names_
                 )
+                self.parents = list(parents)
             self.takes_shifts = estimator.by_ is not None
         self._add_values(result, estimator)
         self.eval()  # as a whole, since the exporter restores the mode of the whole
