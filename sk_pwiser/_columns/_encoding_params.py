@@ -34,6 +34,11 @@ def check_encoding_params(params):
             raise TypeError(
                 f"{name} must be None or a dict of columns; got {params[name]!r}."
             )
+    monotone = params["exposure_monotone"]
+    if not isinstance(monotone, bool | list | tuple):
+        raise TypeError(
+            f"exposure_monotone must be a bool or a list of names; got {monotone!r}."
+        )
     chosen = params["list_target_encoding"]
     if not isinstance(chosen, bool | list | tuple):
         raise TypeError(

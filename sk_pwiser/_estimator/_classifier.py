@@ -460,6 +460,7 @@ class MultiTaskCTRCVRClassifier(
         target_encoding: bool | npt.ArrayLike = "auto",
         embedding_dim: int | str = 16,
         encoding_params: dict[str, Any] | None = None,
+        exposure_features: npt.ArrayLike | dict[Any, Any] | None = None,
         missing_labels: str = "error",
         task_parents: str | dict[Any, Any] | None = "chain",
         value_tasks: dict[Any, Any] | None = None,
@@ -499,6 +500,7 @@ class MultiTaskCTRCVRClassifier(
         self.target_encoding = target_encoding
         self.embedding_dim = embedding_dim
         self.encoding_params = encoding_params
+        self.exposure_features = exposure_features
         self.missing_labels = missing_labels
         self.task_parents = task_parents
         self.value_tasks = value_tasks
@@ -670,7 +672,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -679,7 +681,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -689,7 +691,7 @@ class MultiTaskCTRCVRClassifier(
         """Return the training as scikit-learn's callbacks see it, if there are any."""
         if not hasattr(self, "_skl_callbacks"):
             return None
-        return _callbacks.FitTask.of_fit(self, rows)
+        return _callbacks.FitTask.for_fit(self, rows)
 
     @explain_names
     @checks_parameters(also_nested=False)
@@ -788,7 +790,7 @@ class MultiTaskCTRCVRClassifier(
         return update(
             Settings.of(vars(self)),
             rows,
-            earlier=last_result,
+            earlier_fit=last_result,
             classes=classes,
             undo=undo,
             task=task,

@@ -79,12 +79,14 @@ class OnePart:
         rows: CheckedRows,
         arrays: tuple[Any, ...],
         *,
+        exposure: np.ndarray | None,
         times: np.ndarray | None,
         units: KeptUnits,
     ) -> None:
         self.source = source
         self.rows = rows
         self.arrays = arrays
+        self.exposure = exposure
         self.times = times
         self.units = units
 
@@ -92,7 +94,7 @@ class OnePart:
         """Yield the rows."""
         rows = self.rows
         weights = self.source.summary.scaled
-        encoded = Impressions.of(*self.arrays)
+        encoded = Impressions.of(*self.arrays).shown(self.exposure)
         yield EncodedPart(
             rows=rows,
             encoded=encoded.labelled(
@@ -101,7 +103,7 @@ class OnePart:
             codes=self.arrays[0],
             times=self.times,
             weights=weights,
-            units=self.units.of_blocks,
+            units=self.units.blocks,
             keys=None,
             interleaves_units=rows.groups is None,
         )
@@ -118,7 +120,7 @@ class OnePart:
             self.rows,
             self.times,
             random_state,
-            units=self.units.of_held_out_rows,
+            units=self.units.held_out_rows,
             earlier_split=earlier_split,
         )
         return HeldOutOfTable(is_held_out, split_rows)
@@ -163,9 +165,10 @@ class OnePart:
         if not drifting:
             return
         names = ", ".join(map(repr, drifting[:LARGEST_NUMBER_NAMED]))
-        others = ", ..." if len(drifting) > LARGEST_NUMBER_NAMED else ""
+        if len(drifting) > LARGEST_NUMBER_NAMED:
+            names += ", ..."
         warn_user(
-            f"The rows are in an order that matters: {names}{others} differ between "
+            f"The rows are in an order that matters: {names} differ between "
             "earlier and later rows by more than chance, but early stopping validates "
             "on random rows, which does not tell how good predictions of later rows "
             "are. If the rows are in the order of time, name a column of times by "
@@ -198,11 +201,12 @@ class SeveralParts:
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):
                 arrays = self.encoder.transform(rows.X)
+                exposure = self.encoder.exposure_codes(rows.X)
             times = None
             if self.by_time:
                 times = times_of(self.source.settings, rows.X, self.encoder)
             weights = summary.scale(rows.weights, len(rows))
-            encoded = Impressions.of(*arrays)
+            encoded = Impressions.of(*arrays).shown(exposure)
             yield EncodedPart(
                 rows=rows,
                 encoded=encoded.labelled(

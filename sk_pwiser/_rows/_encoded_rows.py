@@ -38,9 +38,9 @@ def gather_bags(
         inside = (rows * n_bags).unsqueeze(1) + torch.arange(n_bags, device=rows.device)
         offsets = bags.offsets[inside] - moves.unsqueeze(1)
         offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
-    entries_of = {name: t for name, t in bags.tensors.items() if name != "offsets"}
-    taken = {name: take_rows(t, places) for name, t in entries_of.items()}
-    return Bags(offsets, **taken)
+    entry_tensors = {name: t for name, t in bags.tensors.items() if name != "offsets"}
+    entries_of_rows = {name: take_rows(t, places) for name, t in entry_tensors.items()}
+    return Bags(offsets, **entries_of_rows)
 
 
 def take_rows(tensor: Tensor, rows: Tensor | slice) -> Tensor:
@@ -93,6 +93,9 @@ class Impressions(TrainingRows, Dataset[Batch]):
     # (n_samples, n_values), NaN where there is none to learn: float64 as in the labels,
     # and float32 in multiples of their means in training
     amounts: Tensor | None = None
+    # Codes of how the rows were shown, any integer type (n_samples, n_columns); None
+    # stands for the reference.
+    exposure: Tensor | None = None
 
     @classmethod
     def of(
@@ -116,6 +119,12 @@ class Impressions(TrainingRows, Dataset[Batch]):
             sample_weight=_as_tensor(sample_weight),
             groups=_as_tensor(groups),
             amounts=_as_tensor(amounts),
+        )
+
+    def shown(self, exposure: np.ndarray | None) -> "Impressions":
+        """Return the impressions with the codes of how they were shown, if any."""
+        return (
+            self if exposure is None else replace(self, exposure=_as_tensor(exposure))
         )
 
     def with_scaled_amounts(self, scales: Sequence[float]) -> "Impressions":

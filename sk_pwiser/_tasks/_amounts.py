@@ -89,7 +89,7 @@ def split_columns(
         if Y.ndim != 2:
             raise ValueError(
                 f"{input_name} must have a column per event and per value with "
-                f"{parameter}={dict(value_tasks)!r}; it has {Y.ndim} dimensions."
+                f"{parameter} of {list(value_tasks)}; it has {Y.ndim} dimensions."
             )
         shape = Y.shape
     n_columns = shape[1]
@@ -126,13 +126,28 @@ def find_columns(
     return names
 
 
+def planned_names(value_tasks: Any) -> list[str]:
+    """Return the names that values have if the columns of `Y` have none or their own.
+
+    Columns that are chosen by their indices, but have names, get those.
+    """
+    if not isinstance(value_tasks, Mapping):
+        return []  # none, or an error of `fit`
+    return [default_name(column) for column in value_tasks]
+
+
+def default_name(column: Any) -> str:
+    """Return the name of a value by the name or the index of its column."""
+    return column if isinstance(column, str) else f"value_{column}"
+
+
 def without_amounts(
     Y: Any, value_tasks: Mapping[Any, Any] | None, n_tasks: int | None
 ) -> Any:
     """Return labels without the columns of amounts that they have."""
     if not value_tasks:
         return Y
-    Y = _frames.collected(Y)
+    Y = Y.toarray() if scipy.sparse.issparse(Y) else _frames.collected(Y)
     columns = getattr(Y, "column_names", getattr(Y, "columns", None))
     if columns is not None:
         places = [
@@ -165,7 +180,7 @@ def amounts_beside_events(
     amounts = np.full((len(events), len(value_tasks or {})), np.nan)
     if not value_tasks:
         return amounts
-    Y = _frames.collected(Y)
+    Y = Y.toarray() if scipy.sparse.issparse(Y) else _frames.collected(Y)
     columns = getattr(Y, "column_names", getattr(Y, "columns", None))
     if columns is not None:
         columns = list(columns)
@@ -186,11 +201,6 @@ def amounts_beside_events(
     missing = np.isnan(events)
     amounts[:, places] = read_amounts(amount_columns, values, events, missing)
     return amounts
-
-
-def default_name(column: Any) -> str:
-    """Return the name of a value whose column of labels has none by itself."""
-    return column if isinstance(column, str) else f"value_{column}"
 
 
 def _find_place(

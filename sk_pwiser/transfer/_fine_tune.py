@@ -429,7 +429,7 @@ def _train(estimator, source, given, eval_set, *, seen, extends, penalty=None):
     rows = data.train
     task = None
     if hasattr(estimator, "_skl_callbacks"):
-        task = FitTask.of_fit(estimator, given)
+        task = FitTask.for_fit(estimator, given)
     if penalty is None:
         result = train(plan, data, net, task=task)
         fill_untrained(net, rows)
@@ -458,7 +458,7 @@ def extend_schema(schema, rows, seen, extends):
     origins, vectors = unchanged_origins(encoder)
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
-        encoder = learn_constant_columns(encoder, rows.rows.X, rows.summary.of_rows)
+        encoder = learn_constant_columns(encoder, rows.rows.X, rows.summary.row_weights)
     if statistics is not None:
         if seen and not (statistics.counts_rows and rows.summary.scaled is None):
             raise ValueError(
