@@ -48,6 +48,7 @@ class OneModelPerValue(BaseEstimator):
     def fit(self, X: Any, Y: Any) -> Self:
         targets = _labels.check_targets(collected(Y), value_tasks=self.value_tasks)
         values = targets.learnt_values
+        self.task_names_ = list(targets.task_names)
         self.models_ = []
         for column, parent in enumerate(values.parents):
             happened = np.ones(len(targets.values), dtype=bool)
@@ -207,6 +208,7 @@ class NetworkTimesMean(BaseEstimator):
         names = list(targets.task_names)
         classifier = clone(self.classifier).set_params(task_names=names)
         self.classifier_ = classifier.fit(X, targets.values.astype(np.int64))
+        self.task_names_ = names
         has_amount = ~np.isnan(targets.amounts)
         totals = np.where(has_amount, targets.amounts, 0.0).sum(axis=0)
         self.means_ = totals / np.maximum(has_amount.sum(axis=0), 1)
