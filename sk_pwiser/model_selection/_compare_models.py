@@ -99,6 +99,23 @@ def compare_models(
         statistics, by :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, values
         are these names, or classifiers whose `predict_proba` the scorers of
         :mod:`sk_pwiser.metrics` read.
+
+        With `value_tasks`, the models predict amounts per impression by their method
+        `predict_value`:
+
+        - "sk_pwiser": the classifier with these `value_tasks`;
+        - "mean_amount": its probabilities without them, times the mean amount;
+        - "logistic_gamma": logistic regression of a positive amount times a gamma
+          regression of its size, with equal penalties;
+        - "lightgbm_log_amounts": boosted trees of a positive amount times those of its
+          logarithm, with the smearing of Duan (1983);
+        - "lightgbm_tweedie": boosted trees of the amounts of all rows.
+    value_tasks : dict or None, default=None
+        Compares predicted amounts instead of events: columns of ``Y`` with amounts and
+        the tasks under which they arise, as the parameter of
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The default scores are, for each
+        value, the normalised Gini coefficient ("spend Gini") and minus the relative
+        error of the total ("minus spend total error").
     cv : int, splitter or iterable of (train, test), default=5
         As in :func:`compare_losses`; :class:`FunnelTimeSplit` tests on later periods.
     scoring : str, callable, list, tuple or dict, default=None
