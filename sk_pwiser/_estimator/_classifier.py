@@ -672,7 +672,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -681,7 +681,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -790,7 +790,7 @@ class MultiTaskCTRCVRClassifier(
         return update(
             Settings.of(vars(self)),
             rows,
-            earlier=last_result,
+            earlier_fit=last_result,
             classes=classes,
             undo=undo,
             task=task,
