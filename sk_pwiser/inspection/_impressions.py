@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -422,7 +422,7 @@ class ImpressionsDescription:
     n_described: int
     has_times: bool
     repeats: float
-    value_facts: list[ValueFacts] = field(default_factory=list)
+    value_facts: list[ValueFacts]
 
     @property
     def values(self) -> Any:
