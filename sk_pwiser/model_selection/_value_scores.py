@@ -67,10 +67,8 @@ class ValueScorer:
         self, estimator: Any, X: Any, Y: Any, sample_weight: Any = None
     ) -> float:
         predictions = _responses.Predictions(estimator, X, {})
-        targets, is_known, columns = predictions.read_targets(Y)
-        names = predictions.task_names() or columns
-        events = np.where(is_known, targets, np.nan)
-        observed = observed_amounts(Y, self.value_tasks, names, events)[:, self.index]
+        amounts = predictions.observed_amounts(Y, self.value_tasks)
+        observed = amounts[:, self.index]
         predicted = np.asarray(estimator.predict_value(X), dtype=np.float64)
         predicted = predicted.reshape(len(observed), -1)[:, self.index]
         rows = ~np.isnan(observed)
@@ -78,23 +76,3 @@ class ValueScorer:
         score = normalized_gini if self.score == "gini" else predicted_over_observed
         result = score(observed[rows], predicted[rows], sample_weight=weight)
         return -abs(result - 1) if self.score == "error" else result
-
-
-def observed_amounts(
-    Y: Any,
-    value_tasks: Mapping[Any, Any],
-    task_names: Sequence[str],
-    events: np.ndarray,
-) -> np.ndarray:
-    """Return amounts per impression, 0 without the event, NaN if they are unknown.
-
-    `events`, `(n_samples, n_tasks)`, are NaN where they are missing.
-    """
-    amounts = _amounts.amounts_beside_events(Y, value_tasks, task_names, events)
-    values = _amounts.find_values(
-        value_tasks, tuple(map(str, value_tasks)), list(task_names)
-    )
-    for index, parent in enumerate(values.parents):
-        if parent >= 0:
-            amounts[events[:, parent] == 0, index] = 0.0
-    return amounts
