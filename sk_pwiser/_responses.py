@@ -140,6 +140,10 @@ class Predictions:
         """Return the parameter `value_tasks` of the estimator, or None."""
         return self._find("value_tasks", None)
 
+    def value_names(self) -> list[str]:
+        """Return the ``value_names_`` of the fitted estimator, or an empty list."""
+        return [str(name) for name in self._find("value_names_", ())]
+
     def classes(self) -> np.ndarray | None:
         """Return the two classes of an estimator of a single task, otherwise None."""
         for layer in nested_estimators(self._estimator):
@@ -158,6 +162,23 @@ class Predictions:
         check_rows(self._X, len(targets), Y=Y, **per_row)
         check_same_tasks(targets.shape[1], names, self.task_names())
         return targets, is_known, names
+
+    def observed_amounts(self, Y: Any, value_tasks: Mapping[Any, Any]) -> np.ndarray:
+        """Return amounts per impression, `(n_samples, n_values)`.
+
+        They are 0 without the event under which they arise, and NaN if they are
+        unknown.
+        """
+        targets, is_known, columns = self.read_targets(Y)
+        names = self.task_names() or columns
+        events = np.where(is_known, targets, np.nan)
+        amounts = _amounts.amounts_beside_events(Y, value_tasks, names, events)
+        value_names = tuple(map(str, value_tasks))
+        values = _amounts.find_values(value_tasks, value_names, names)
+        for index, parent in enumerate(values.parents):
+            if parent >= 0:
+                amounts[events[:, parent] == 0, index] = 0.0
+        return amounts
 
     def of_task(self, k: int, targets: np.ndarray) -> np.ndarray:
         """Return the probabilities of the event of a task."""
