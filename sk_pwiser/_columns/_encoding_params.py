@@ -34,6 +34,12 @@ def check_encoding_params(params):
             raise TypeError(
                 f"{name} must be None or a dict of columns; got {params[name]!r}."
             )
+    vectors = params["vectors"]
+    if not isinstance(vectors, dict | None):
+        raise TypeError(
+            "vectors must be None or a dict of columns and their tables; got "
+            f"{type(vectors).__name__}."
+        )
     chosen = params["list_target_encoding"]
     if not isinstance(chosen, bool | list | tuple):
         raise TypeError(

@@ -14,6 +14,7 @@ from sk_pwiser._columns._piecewise_linear import PiecewiseLinearColumn
 from sk_pwiser._columns._quantile import QuantileColumn
 from sk_pwiser._columns._standard import StandardColumn
 from sk_pwiser._columns._time import TimeColumn
+from sk_pwiser._columns._vectors import VectorColumn
 
 # The encodings of numbers, by the names that users choose.
 NUMERIC_ENCODINGS: dict[str, type[NumericColumn]] = {
@@ -28,6 +29,7 @@ KINDS: tuple[type[Column], ...] = (
     ListWeights,
     ListAges,
     ListColumn,
+    VectorColumn,
     CategoryColumn,
     ArrayColumn,
     *NUMERIC_ENCODINGS.values(),

@@ -1,6 +1,7 @@
 """The estimator: its parameters and their documentation, `fit` and `partial_fit`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, ClassVar, Self
 
@@ -9,7 +10,9 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._estimator._parameter_checks import checks_parameters
 from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
@@ -21,6 +24,7 @@ from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
+from sk_pwiser._training._growth import add_vectors_to_schema
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._undo import Undo, take_back
@@ -774,6 +778,46 @@ class MultiTaskCTRCVRClassifier(
                 take_back(undo)
             raise
         return self
+
+    def add_vectors(self, vectors: Mapping[Any, Any]) -> Self:
+        """Add vectors of new ids, which predictions read at once, without training.
+
+        The entry `vectors` of `encoding_params` does not change. A
+        :class:`~sk_pwiser.export.Scorer` is a copy: create it again.
+
+        Parameters
+        ----------
+        vectors : dict of column to DataFrame or mapping
+            By the name of a column that had vectors in `fit`, a table as in
+            `encoding_params`. It may have new ids only; ids that have a vector get
+            the new one.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a column had no vectors in `fit`, or if vectors are not of the same size,
+            are not finite, or repeat an id. The estimator stays as it was.
+
+        Examples
+        --------
+        >>> model.add_vectors({"item_id": new_items})  # doctest: +SKIP
+        """
+        check_is_fitted(self, "_result")
+        if not isinstance(vectors, Mapping):
+            raise TypeError(
+                "vectors must be a dict of columns and their tables; got "
+                f"{type(vectors).__name__}."
+            )
+        result = self._result
+        tables = {name: IdVectors(table) for name, table in vectors.items()}
+        schema = add_vectors_to_schema(result.schema, tables)
+        result.net.module_.set_vectors(schema.vectors())
+        return self._set_result(replace(result, schema=schema))
 
     @_callbacks.runs_callbacks
     def _update(

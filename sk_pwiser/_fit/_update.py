@@ -41,7 +41,12 @@ from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import check_unmonitored
 from sk_pwiser._training._encoded_data import SINGLE_PASS, EncodedData
 from sk_pwiser._training._grown_tables import check_own_tables, grow_tables
-from sk_pwiser._training._growth import Growth, grow_schema
+from sk_pwiser._training._growth import (
+    Growth,
+    add_vectors_to_schema,
+    changed_vectors,
+    grow_schema,
+)
 from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._level import follow_update
 from sk_pwiser._training._net import MultiTaskNet
@@ -253,7 +258,10 @@ def update_new_net(
     """Train a new net with the weights of an earlier fit, or with other parameters."""
     plan = check_update(settings, rows)
     # The earlier net stays usable, and so do its statistics.
-    encoded = encode_further(settings, rows, earlier.schema, copies_statistics=True)
+    schema = earlier.schema
+    if tables := changed_vectors(settings, earlier.settings):
+        schema = add_vectors_to_schema(schema, tables)
+    encoded = encode_further(settings, rows, schema, copies_statistics=True)
     warn_about_labels_of_update(settings, rows, plan.components)
     data = encoded.data(rows)
     # New rows of the embedding tables are added to the weights of the earlier fit.

@@ -24,7 +24,7 @@ from sk_pwiser._settings import Settings, left_out_column, shared_param
 from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._tasks._labels import SoftTargets, Targets
-from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
+from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, VectorSpec
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
 # the memory of large vocabularies does not depend on it.
@@ -199,8 +199,8 @@ class Schema:
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
         # By column: a mask of the whole table would need a quarter of its memory.
-        for column, cardinality in enumerate(self.encoder.cardinalities_):
-            np.putmask(codes[:, column], codes[:, column] >= cardinality, UNSEEN)
+        for column, n_codes in enumerate(self.encoder.n_network_codes_):
+            np.putmask(codes[:, column], codes[:, column] >= n_codes, UNSEEN)
         return codes
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
@@ -238,8 +238,19 @@ class Schema:
             task_parents=self.targets.parents,
             value_parents=self.targets.learnt_values.parents,
             unseen_inputs=unseen_inputs,
+            vectors=self.vectors(),
             **shared,
         )
+
+    def vectors(self) -> list[VectorSpec]:
+        """Return the vectors of values, of the category columns that have some."""
+        specs = []
+        for index, column in enumerate(self.encoder.code_columns_):
+            of_values = column.value_vectors
+            if of_values is not None:
+                vectors, rows = map(torch.from_numpy, of_values)
+                specs.append(VectorSpec(index, vectors, rows))
+        return specs
 
     def unseen_inputs(self) -> list[tuple[int, int, float]]:
         """Return the statistics of unseen values: input, category column, value."""
@@ -281,6 +292,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         "min_frequency",
         "n_hash_buckets",
         "shared_embeddings",
+        "vectors",
     )
     return TableEncoder(
         settings.categorical_features,

@@ -202,7 +202,9 @@ def checked_model(network, caller):
     for package in ("onnx", "onnxscript"):
         import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
-    n_bytes = sum(parameter.nbytes for parameter in network.parameters())
+    # Vectors of ids are buffers.
+    tensors = [*network.parameters(), *network.buffers()]
+    n_bytes = sum(tensor.nbytes for tensor in tensors)
     if n_bytes >= LARGEST_FILE:
         raise ValueError(
             f"The network cannot be exported: its weights take {n_bytes / 2**30:.1f} "
@@ -396,9 +398,9 @@ def encoding_model(onnx, schema, market, n_tasks):
         outputs["encoding/shifts"] = graph.types.DOUBLE
     codes = graph.add("Concat", *(codes or [_add_empty(graph, np.int64)]), axis=1)
     # Rare values have target statistics, but no embedding.
-    sizes = np.array([schema.encoder.cardinalities_], dtype=np.int64)
-    has_vector = graph.add("Less", codes, sizes)
-    graph.add("Where", has_vector, codes, np.int64(UNSEEN), output="encoding/codes")
+    sizes = np.array([schema.encoder.n_network_codes_], dtype=np.int64)
+    is_read = graph.add("Less", codes, sizes)
+    graph.add("Where", is_read, codes, np.int64(UNSEEN), output="encoding/codes")
     numeric = numeric or [_add_empty(graph, np.float32)]
     graph.add("Concat", *numeric, output="encoding/numeric", axis=1)
     helper = graph.helper

@@ -53,7 +53,7 @@ class RowEncoder:
         self._numeric_fields = forms["numeric"]
         self._bag_fields = [field for _, field in forms["bags"]]
         self._bag_sizes = [shape.n_vectors for shape in encoder.bags_]
-        self._cardinalities = np.array(encoder.cardinalities_, dtype=np.int64)
+        self._n_codes = np.array(encoder.n_network_codes_, dtype=np.int64)
         self._statistics: list[tuple[int, np.ndarray]] = []
         self._list_statistics: list[tuple[int, np.ndarray]] = []
         statistics = schema.statistics
@@ -81,7 +81,7 @@ class RowEncoder:
                 numeric += list(rates[:, 0] if n_rows == 1 else rates)
         code_rows = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
-        code_rows = np.where(code_rows < self._cardinalities, code_rows, UNSEEN)
+        code_rows = np.where(code_rows < self._n_codes, code_rows, UNSEEN)
         return code_rows, as_rows(numeric, n_rows, np.float32), bags
 
     def _encode_bags(self, columns, n_rows):

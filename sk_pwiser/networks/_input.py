@@ -13,6 +13,7 @@ from sk_pwiser.networks._interactions import CrossNetwork, FactorizationMachine
 from sk_pwiser.networks._layers import INITIAL_STD, constant
 from sk_pwiser.networks._numeric_inputs import NumericInputs
 from sk_pwiser.networks._spec import Bags, BagSpec, NetworkSpec
+from sk_pwiser.networks._value_vectors import ValueVectors
 
 
 class InputLayer(nn.Module):
@@ -55,6 +56,9 @@ class InputLayer(nn.Module):
         all_are_used = len(components) == n_columns * dim
         self.used = None if all_are_used else constant(components)
         self._set_cardinalities(spec.cardinalities)
+        self.vectors: ValueVectors | None = None
+        if spec.vectors:
+            self.vectors = ValueVectors(spec, n_tables)
         # Lists read the whole vectors of their column.
         list_columns = {bag.column for bag in spec.bags}
         self.read_widths = [
@@ -104,7 +108,13 @@ class InputLayer(nn.Module):
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
         places, dropped = self._look_up(codes)
-        embedded = [table(places).flatten(1) for table in self.embeddings]
+        by_column = [table(places) for table in self.embeddings]
+        if self.vectors is not None:
+            by_column = [
+                self.vectors.add(vectors, codes, table)
+                for table, vectors in enumerate(by_column)
+            ]
+        embedded = [vectors.flatten(1) for vectors in by_column]
         if self.used is not None:
             embedded = [table.index_select(1, self.used) for table in embedded]
         n_tables = len(embedded)
@@ -128,6 +138,8 @@ class InputLayer(nn.Module):
 
     def _look_up(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the rows of the tables, and which values category dropout replaces."""
+        if self.vectors is not None:
+            codes = self.vectors.own_codes(codes, self.unseen_code)
         places = codes + self.offsets
         if not self.training or not self.drops:
             return places, None
@@ -160,7 +172,13 @@ class InputLayer(nn.Module):
         start = int(self.offsets[column])
         rows = slice(start, start + self.cardinalities[column])
         width = self.read_widths[column]
-        return torch.cat([table[rows, :width] for table in self.tables], dim=1).detach()
+        tables: Sequence[Tensor] = [table[rows] for table in self.tables]
+        if self.vectors is not None:
+            tables = [
+                self.vectors.add_to_column(table, column, index)
+                for index, table in enumerate(tables)
+            ]
+        return torch.cat([table[:, :width] for table in tables], dim=1).detach()
 
     def set_unseen_inputs(
         self, unseen_inputs: Sequence[tuple[int, int, float]]
@@ -180,6 +198,8 @@ class InputLayer(nn.Module):
         Those of the bags follow in `weights`.
         """
         self._set_cardinalities(cardinalities)
+        if self.vectors is not None:
+            self.vectors.set_cardinalities(cardinalities)
         tables = list(self.embeddings)
         if self.bags is not None:
             self.bags.set_columns(bags, self.offsets)
