@@ -12,14 +12,22 @@ from sk_pwiser._version import __version__
 if TYPE_CHECKING:
     from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
     from sk_pwiser._estimator._task_view import TaskView
+    from sk_pwiser._estimator._value_view import ValueView
     from sk_pwiser._utils._threads import num_threads
 
-__all__ = ["MultiTaskCTRCVRClassifier", "TaskView", "__version__", "num_threads"]
+__all__ = [
+    "MultiTaskCTRCVRClassifier",
+    "TaskView",
+    "ValueView",
+    "__version__",
+    "num_threads",
+]
 
 # The files of the names in `__all__`.
 _FILES = {
     "MultiTaskCTRCVRClassifier": "sk_pwiser._estimator._classifier",
     "TaskView": "sk_pwiser._estimator._task_view",
+    "ValueView": "sk_pwiser._estimator._value_view",
     "num_threads": "sk_pwiser._utils._threads",
 }
 # `import sk_pwiser` suffices for `sk_pwiser.metrics`, too.

@@ -22,6 +22,8 @@ from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": "auto",
+    "exposure_monotone": False,
+    "exposure_tasks": None,
     "grow_vocabulary": False,
     "list_ages": None,
     "list_pooling": "mean",
@@ -75,6 +77,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
+    "exposure_features": ["array-like", dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
     "task_parents": [StrOptions({_tree.CHAIN}), dict, None],
     "value_tasks": [dict, None],
@@ -152,6 +155,21 @@ def shared_param(settings: Settings, name: str) -> Any:
 def values_are_per_impression(settings: Settings) -> bool:
     """Return whether heads of values learn means per impression."""
     return VALUE_LOSSES[settings.value_loss].reads_all_rows
+
+
+def exposure_references(settings: Settings) -> dict[Any, Any]:
+    """Return the references of the columns of `exposure_features`, None for defaults.
+
+    The columns are those that the user names, by their names or indices.
+    """
+    features = getattr(settings, "exposure_features", None)
+    if features is None:
+        return {}
+    if isinstance(features, Mapping):
+        return dict(features)
+    # In an array of text, the index 1 of a list would be "1".
+    columns = np.atleast_1d(np.array(features, dtype=object)).tolist()
+    return dict.fromkeys(columns)
 
 
 def left_out_column(settings: Settings) -> Any:

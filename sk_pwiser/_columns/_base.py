@@ -138,6 +138,8 @@ class Column:
     is_exportable: ClassVar[bool] = True
     # Whether the cells are lists or arrays.
     holds_lists: ClassVar[bool] = False
+    # What its terms depend on, if the column says how a row was shown.
+    exposure_shape: Any = None
     # Whether rows in parts are sampled for it.
     needs_sample: ClassVar[bool] = False
 

@@ -143,16 +143,16 @@ class CategoryColumn(Column):
 
     # Values.
 
-    def fit_transform(self, column, *others):
-        """Learn the values of a column, and of others, and return its `Codes`."""
-        factorized = [self._factorize(cells) for cells in (column, *others)]
+    def fit_transform(self, column, *elements):
+        """Learn the values of a column, and of elements; return its `Codes`."""
+        factorized = [self._factorize(cells) for cells in (column, *elements)]
         values, counts, kinds, n_missing = self._count(factorized)
         self.learn(values, counts, n_missing > 0, kinds)
         indices, values = factorized[0]
         return self._encode(indices, values)
 
-    def learn(self, values, counts, has_missing, kinds, n_others=0):
-        """Learn values; `n_others` rows have further ones, without codes."""
+    def learn(self, values, counts, has_missing, kinds, n_further=0):
+        """Learn values; `n_further` rows have further ones, without codes."""
         limit = self.vocabulary.max_values
         frequent = []
         if limit != 0:
@@ -176,9 +176,9 @@ class CategoryColumn(Column):
         # in fit whose value occurred once (Good, 1953).
         pairs = zip(values, counts, strict=True)
         n_unusual = sum(n for value, n in pairs if n == 1 or value not in self.codes_)
-        n_rows = max(sum(counts) + n_others, 1)
-        self.usual_share_ = (n_unusual + n_others) / n_rows
-        self.has_one_value = len(values) + has_missing + n_others < 2
+        n_rows = max(sum(counts) + n_further, 1)
+        self.usual_share_ = (n_unusual + n_further) / n_rows
+        self.has_one_value = len(values) + has_missing + n_further < 2
         self.content_ = None
         if self.kinds_ == {"text"}:
             self.content_ = misread_content(values)
@@ -205,7 +205,7 @@ class CategoryColumn(Column):
 
     def _count(self, factorized):
         start = f"shared_embeddings: column {self.name!r} contains"
-        other = ", but a list column that shares its vocabulary contains"
+        middle = ", but a list column that shares its vocabulary contains"
         total = Counter()
         all_kinds = set()
         n_missing = 0
@@ -222,18 +222,18 @@ class CategoryColumn(Column):
             *counts, n_missing_here = counts.tolist()
             n_missing += n_missing_here
             if all_kinds:  # of an earlier column
-                check_kinds(values, all_kinds, start, other)
-                check_exact(values, all_kinds, start, other)
+                check_kinds(values, all_kinds, start, middle)
+                check_exact(values, all_kinds, start, middle)
             all_kinds |= kinds_of(values, with_large=True)
             if len(factorized) == 1:  # millions of values need no further dict
                 return values, counts, all_kinds, n_missing
             total.update(dict(zip(values, counts, strict=True)))
         return list(total), list(total.values()), all_kinds, n_missing
 
-    def grown(self, data, *others):
+    def grown(self, data, *elements):
         """Return a column with codes for new values, and where its codes come from.
 
-        Values of `others` count as well; -1 stands for new values.
+        The `elements` of lists count as well; -1 stands for new values.
 
         Rare new values have codes only if another one is frequent: without frequent
         ones, the cost depends on the rows alone, and the same column is returned.
@@ -241,7 +241,7 @@ class CategoryColumn(Column):
         self.transform(data)  # raises if the kinds of values differ
         if self.vocabulary.max_values is not None:
             return self, np.arange(self.n_codes)
-        values, counts, kinds, _ = self.count(data, *others)
+        values, counts, kinds, _ = self.count(data, *elements)
         is_frequent = np.array(counts) >= self.vocabulary.min_frequency
         earlier_codes = self.codes_
         n_embeddings = self.cardinality
@@ -256,8 +256,8 @@ class CategoryColumn(Column):
         earlier_values = list(earlier_codes)
         frequent = earlier_values[: self.n_frequent_] + sort_values(promoted)
         rare = [v for v in earlier_values[self.n_frequent_ :] if v not in moved]
-        new = [v for v in values if v not in earlier_codes and v not in moved]
-        rare += sort_values(new)
+        rare_new = [v for v in values if v not in earlier_codes and v not in moved]
+        rare += sort_values(rare_new)
         ordered = [*frequent, *rare]
         grown = copy(self)
         grown.n_frequent_ = len(frequent)

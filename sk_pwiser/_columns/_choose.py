@@ -55,6 +55,10 @@ class Choice:
         self.time_column = params["time_column"]
         if self.time_column is not None:
             self._leave_out_time()
+        # By the name of a column that says how rows were shown, its reference.
+        self.exposure: dict[Any, Any] = self._read_exposure()
+        self._shown_categories = self._leave_out_exposure()
+        self.monotone_exposure: set[Any] = self._read_monotone()
         self._vocabularies = self._read_vocabularies()
         # By the name of a list column, the name of another column or the pooling.
         self.list_weights: dict[Any, Any] = params["list_weights"] or {}
@@ -100,6 +104,57 @@ class Choice:
             )
         self._is_category[time] = False
 
+    def is_shown_category(self, name: Any) -> bool:
+        """Return whether a column that says how rows were shown has categories."""
+        return name in self._shown_categories
+
+    def _read_exposure(self):
+        """Return the references of `exposure_features` by name, None for defaults."""
+        references = {}
+        for column, reference in (self.params["exposure_features"] or {}).items():
+            if isinstance(column, bool):
+                raise TypeError(
+                    "exposure_features must be names or indices of columns, no mask; "
+                    f"got {column!r}."
+                )
+            name = self.names[find_column("exposure_features", column, self.names)]
+            if name in references:
+                raise ValueError(f"exposure_features contains {name!r} twice.")
+            if name == self.time_column:
+                raise ValueError(
+                    f"exposure_features contains {name!r}, which is the time_column."
+                )
+            references[name] = reference
+        if references and len(references) == len(self.names):
+            raise ValueError(
+                "X must have a column besides those of exposure_features, "
+                f"{list(references)}."
+            )
+        return references
+
+    def _read_monotone(self):
+        """Return the columns whose terms must not rise with their numbers."""
+        monotone = self.params["exposure_monotone"]
+        numbers = [name for name in self.exposure if not self.is_shown_category(name)]
+        if isinstance(monotone, bool):
+            return set(numbers if monotone else ())
+        names = set()
+        for column in monotone:
+            name = self.names[find_column("exposure_monotone", column, self.names)]
+            check_among(
+                "exposure_monotone", name, numbers, "column of exposure_features with "
+                "numbers"
+            )
+            names.add(name)
+        return names
+
+    def _leave_out_exposure(self):
+        """Return the categories among the columns that say how rows were shown."""
+        categories = {name for name in self.exposure if self._is_category[name]}
+        for name in self.exposure:
+            self._is_category[name] = False
+        return categories
+
     def _category_names(self, *, has_lists=None):
         """Return the names of categories, with or without lists, or all of them."""
         return [
@@ -144,6 +199,12 @@ class Choice:
                 check_among(parameter, column, self.names)
         # Weights and ages of other lists are no inputs themselves.
         beside = {*self.list_weights.values(), *self.list_ages.values()}
+        for name in self.exposure:
+            if name in beside:
+                raise ValueError(
+                    f"exposure_features contains {name!r}, which has the weights or "
+                    "ages of a column of lists."
+                )
         categories = self._category_names(has_lists=False)
         categories = [name for name in categories if name not in beside]
         for column, name in self.shared_embeddings.items():

@@ -68,6 +68,9 @@ class TableEncoder:
     vectors: dict | None = None
     domain_features: Any = ()  # columns that must be inputs of the network
     time_column: Any = None  # no input
+    # Columns that say how rows were shown, no inputs, and their references.
+    exposure_features: dict | None = None
+    exposure_monotone: Any = False  # or those of them whose effect must not rise
     estimator_name: str | None = None
     n_features_in_: int = field(init=False, repr=False)
     sparse_: SparseColumns | None = field(init=False, repr=False)
@@ -109,7 +112,7 @@ class TableEncoder:
         X = self._validate(X, reset=True)
         self.columns_: list[Any] = []
         if self.sparse_ is not None:
-            for name in ("categorical_features", "domain_features"):
+            for name in ("categorical_features", "domain_features", "exposure_features"):
                 value = getattr(self, name)
                 if not isinstance(value, str | None) and len(value):
                     raise ValueError(
@@ -159,14 +162,40 @@ class TableEncoder:
             return TableCells(X, [self.sparse_], [X])
         cells = _frames.list_columns(X)
         if len(cells) < len(self.columns_):
-            is_read = [column.is_read for column in self.columns_]
-            cells.insert(is_read.index(False), None)
+            cell_of = dict(zip(X.columns, cells, strict=True))
+            cells = [cell_of.get(column.name) for column in self.columns_]
         return TableCells(X, self.columns_, cells)
+
+    def exposure_codes(self, X: Any) -> np.ndarray | None:
+        """Return how the rows of a table were shown, or None if no column says it.
+
+        The codes are integers of shape (n_samples, n_exposure_features).
+        """
+        columns = self.exposure_columns_
+        if not columns:
+            return None
+        table = self.read(X)
+        absent = [c.name for c in columns if table.cells[c.name] is None]
+        if absent:
+            raise ValueError(
+                f"X lacks the columns {absent} of exposure_features, which say how "
+                "rows were shown."
+            )
+        codes = [column.transform(table.cells[column.name]) for column in columns]
+        return np.stack(codes, axis=1).astype(np.int16)
+
+    def says_exposure(self, X: Any) -> bool:
+        """Return whether a table says how its rows were shown."""
+        columns = self.exposure_columns_
+        if not columns:
+            return False
+        table = self.read(X)
+        return all(table.cells[column.name] is not None for column in columns)
 
     def align(self, X: Any) -> Any:
         """Check a table, and return it with the columns of fit, in their order.
 
-        It may lack the column of times.
+        It may lack columns that predictions do not read.
         """
         X = _frames.as_table(X)
         if issparse(X) and self.sparse_ is None:
@@ -178,8 +207,10 @@ class TableEncoder:
         if has_names and _frames.is_dataframe(X):
             columns = list(X.columns)
             names = list(self.names_)
-            if self.time_column not in columns:
-                names = [name for name in names if name != self.time_column]
+            unread = {column.name for column in self.columns_ if not column.is_read}
+            absent = unread.difference(columns)
+            if absent:
+                names = [name for name in names if name not in absent]
             is_read = columns == names
             has_all = set(names) <= set(columns)
             if not is_read and has_all and len(set(columns)) == len(columns):
@@ -265,12 +296,14 @@ class TableEncoder:
             bags = [combine_bags(bags, [shape.n_vectors for shape in self.bags_])]
         return table, numeric, *bags
 
-    def with_columns(self, new: Mapping[Any, Any]) -> "TableEncoder":
+    def with_columns(self, replacements: Mapping[Any, Any]) -> "TableEncoder":
         """Return an encoder with other columns in the place of some of its own."""
         changed = copy.copy(self)
-        changed.columns_ = [new.get(column, column) for column in self.columns_]
+        changed.columns_ = [
+            replacements.get(column, column) for column in self.columns_
+        ]
         if self.sparse_ is not None:
-            changed.sparse_ = new.get(self.sparse_, self.sparse_)
+            changed.sparse_ = replacements.get(self.sparse_, self.sparse_)
         return changed
 
     @property
@@ -294,6 +327,11 @@ class TableEncoder:
         return [column for column in self.columns_ if column.is_read]
 
     @property
+    def exposure_columns_(self) -> list[Any]:
+        """The columns that say how a row was shown."""
+        return [column for column in self.columns_ if column.exposure_shape is not None]
+
+    @property
     def code_columns_(self) -> list[Any]:
         """The columns whose values are codes with embeddings."""
         return [column for column in self.columns_ if column.network_input == "codes"]
@@ -301,7 +339,7 @@ class TableEncoder:
     @property
     def bag_columns_(self) -> list[Any]:
         """The columns whose values are bags; of a sparse table, all as one."""
-        return [part for part in self.parts_ if part.network_input == "bags"]
+        return [column for column in self.parts_ if column.network_input == "bags"]
 
     @property
     def cardinalities_(self) -> list[int]:
@@ -321,17 +359,17 @@ class TableEncoder:
     @property
     def inputs_(self) -> list[Any]:
         """The numeric inputs of all columns."""
-        return [one for column in self.columns_ for one in column.inputs]
+        return [numeric for column in self.columns_ for numeric in column.inputs]
 
     @property
     def numeric_names_(self) -> list[str]:
         """Names of the numeric inputs."""
-        return [one.name for one in self.inputs_]
+        return [numeric.name for numeric in self.inputs_]
 
     @property
     def numeric_bins_(self) -> list[int]:
         """Number of bins of each numeric input, 0 for inputs without bins."""
-        return [one.n_bins for one in self.inputs_]
+        return [numeric.n_bins for numeric in self.inputs_]
 
     @property
     def bags_(self) -> list[BagShape]:
@@ -343,7 +381,9 @@ class TableEncoder:
     def named_parts_(self) -> dict[Any, Any]:
         """By the name of each column of a table, what encodes it."""
         names = self.names_
-        return {name: part for part in self.parts_ for name in part.names_in(names)}
+        return {
+            name: column for column in self.parts_ for name in column.names_in(names)
+        }
 
     def elements(self, bags: Bags) -> list[Any]:
         """Return the `Elements` of each list column, from the bags of a table."""
@@ -388,8 +428,8 @@ def grow_encoder(
     """
     table = encoder.read(X)
     grown = {column: column.grow_table(table) for column in table.columns.values()}
-    new = {column: result.column for column, result in grown.items()}
-    return encoder.with_columns(new), *_origins(grown.values())
+    grown_columns = {column: growth.column for column, growth in grown.items()}
+    return encoder.with_columns(grown_columns), *_origins(grown.values())
 
 
 def add_vectors(
@@ -444,23 +484,24 @@ def learn_constant_columns(
     The encoder itself is returned if these rows do not vary either.
     """
     table = encoder.read(X)
-    new = {
+    learnt_columns = {
         column: column.learn_constant(table.cells[name], sample_weight)
         for name, column in table.columns.items()
     }
-    is_same = all(column is learnt for column, learnt in new.items())
-    return encoder if is_same else encoder.with_columns(new)
+    if all(column is learnt for column, learnt in learnt_columns.items()):
+        return encoder
+    return encoder.with_columns(learnt_columns)
 
 
 def column_kinds(encoder: TableEncoder) -> dict[str, list[Any]]:
     """Return the names of columns by their kind."""
     kinds: dict[str, list[Any]] = {}
-    for name, part in encoder.named_parts_.items():
-        kinds.setdefault(part.kind, []).append(name)
+    for name, column in encoder.named_parts_.items():
+        kinds.setdefault(column.kind, []).append(name)
     return kinds
 
 
 def vector_counts(encoder: TableEncoder) -> dict[Any, int]:
     """Return the numbers of embeddings by column; a list may share those of another."""
-    parts = [*encoder.code_columns_, *encoder.bag_columns_]
-    return {part.name: part.n_vectors for part in parts}
+    columns = [*encoder.code_columns_, *encoder.bag_columns_]
+    return {column.name: column.n_vectors for column in columns}

@@ -40,6 +40,11 @@ def check_encoding_params(params):
             "vectors must be None or a dict of columns and their tables; got "
             f"{type(vectors).__name__}."
         )
+    monotone = params["exposure_monotone"]
+    if not isinstance(monotone, bool | list | tuple):
+        raise TypeError(
+            f"exposure_monotone must be a bool or a list of names; got {monotone!r}."
+        )
     chosen = params["list_target_encoding"]
     if not isinstance(chosen, bool | list | tuple):
         raise TypeError(

@@ -312,10 +312,10 @@ def check_among(parameter, column, names, kind="column of X"):
         raise unknown_name(f"{parameter} contains", column, names, kind)
 
 
-def unknown_name(start, name, known, kind="column of X"):
+def unknown_name(start, name, names, kind="column of X"):
     return ValueError(
-        f"{start} {name!r}, which is not a {kind}; these are {known}."
-        f"{did_you_mean(name, known)}"
+        f"{start} {name!r}, which is not a {kind}; these are {names}."
+        f"{did_you_mean(name, names)}"
     )
 
 
@@ -490,13 +490,13 @@ def result_frame(columns):
     return pandas.DataFrame(columns)
 
 
-def check_same_kind(what, values, known):
+def check_same_kind(what, values, fitted_values):
     """Raise if distinct `values` are of another kind, such as text, than those of fit.
 
-    No value would be equal to a known one, or only because it was rounded.
+    No value would be equal to one of fit, or only because it was rounded.
     """
     kinds = _examples_of_kinds(values)
-    expected = _examples_of_kinds(known)
+    expected = _examples_of_kinds(fitted_values)
     has_both = {*kinds, *expected} >= LARGE
     if has_both and not any(map(LARGE.issubset, (kinds, expected))):
         kinds = {kind: kinds[kind] for kind in LARGE.intersection(kinds)}

@@ -101,9 +101,10 @@ def refuse_merged(name, column):
     _, values = _factorize.factorize(column)
     doubles = dict(zip(map(float, values), values, strict=True))
     if len(doubles) < (1 - MAX_MERGED) * len(values):
-        one = next(value for value in values if doubles[float(value)] != value)
+        value = next(value for value in values if doubles[float(value)] != value)
+        equal = doubles[float(value)]
         raise ValueError(
             f"Column {describe(name, column)} contains numbers above 2**53 that are "
-            f"equal in double precision, such as {one} and {doubles[float(one)]}. Name "
+            f"equal in double precision, such as {value} and {equal}. Name "
             "ids in categorical_features, or subtract the smallest value."
         )

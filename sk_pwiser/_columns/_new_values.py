@@ -27,14 +27,16 @@ class NewValues:
         columns = self.encoder.code_columns_
         if not self.n_rows:
             self.n_unseen = np.zeros(len(columns))
-            self.seen = [np.zeros(column.n_codes, dtype=bool) for column in columns]
-            self.n_late = [np.zeros(len(seen), dtype=np.int64) for seen in self.seen]
+            self.is_early = [np.zeros(column.n_codes, dtype=bool) for column in columns]
+            self.n_late = [
+                np.zeros(column.n_codes, dtype=np.int64) for column in columns
+            ]
         self.n_rows += len(codes)
         for index, column in enumerate(columns):
             column_codes = codes[:, index]
             is_rare = column_codes >= column.cardinality
             self.n_unseen[index] += np.count_nonzero((column_codes == UNSEEN) | is_rare)
-            self.seen[index][column_codes[~is_late]] = True
+            self.is_early[index][column_codes[~is_late]] = True
             late_codes = column_codes[is_late].astype(np.int64)
             n_late = self.n_late[index]
             n_late += np.bincount(late_codes, minlength=len(n_late))
@@ -48,10 +50,10 @@ class NewValues:
         """
         dropouts = []
         n_rows = max(self.n_rows, 1)
-        for seen, n_late, n_unseen in zip(
-            self.seen, self.n_late, self.n_unseen, strict=True
+        for is_early, n_late, n_unseen in zip(
+            self.is_early, self.n_late, self.n_unseen, strict=True
         ):
-            new_share = n_late[~seen].sum() / max(n_late.sum(), 1)
+            new_share = n_late[~is_early].sum() / max(n_late.sum(), 1)
             unseen_share = n_unseen / n_rows
             excess = (new_share - unseen_share) / max(1 - unseen_share, 1 / n_rows)
             dropouts.append(float(max(LEAST_DROPOUT, excess / 2)))

@@ -7,6 +7,7 @@ from sk_pwiser._columns._array import ArrayColumn
 from sk_pwiser._columns._base import Column
 from sk_pwiser._columns._bins_and_scores import BinsAndScoresColumn
 from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._exposure import ExposureColumn
 from sk_pwiser._columns._list import ListColumn
 from sk_pwiser._columns._list_weights import ListAges, ListWeights
 from sk_pwiser._columns._number import NumericColumn
@@ -26,6 +27,7 @@ NUMERIC_ENCODINGS: dict[str, type[NumericColumn]] = {
 
 KINDS: tuple[type[Column], ...] = (
     TimeColumn,  # it may be the only column of dates, which are no features
+    ExposureColumn,  # numbers and categories that are no features either
     ListWeights,
     ListAges,
     ListColumn,

@@ -235,14 +235,14 @@ class TargetStatistics:
         suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
         return [f"{name}_{suffix}" for name in names for suffix in suffixes]
 
-    def fit(self, counts, earlier=None):
+    def fit(self, counts, earlier_fit=None):
         """Learn statistics from `BlockCounts`; return the `BlockInputs` of each table.
 
         Training rows are encoded with the statistics of all other blocks, and the
         validation rows with those of all training rows. The counts of values that do
-        not occur in these rows are those of an `earlier` fit.
+        not occur in these rows are those of the statistics of an `earlier_fit`.
         """
-        self._begin(counts.totals, earlier)
+        self._begin(counts.totals, earlier_fit)
         tables = []
         for j, pairs in enumerate(counts.tables):
             *blocks, validation_block = pairs.blocks()
@@ -250,18 +250,18 @@ class TargetStatistics:
                 j,
                 blocks,
                 counts=pairs.by_code(blocks),
-                others=pairs.by_code([validation_block]),
-                earlier=earlier,
+                validation_counts=pairs.by_code([validation_block]),
+                earlier_fit=earlier_fit,
             )
-            inputs = [
-                self._inputs(
-                    j, counts_by_code[..., block.codes] - block.counts, block.codes
-                )
-                for block in blocks
-            ]
+            inputs = []
+            for block in blocks:
+                other_counts = counts_by_code[..., block.codes] - block.counts
+                inputs.append(self._inputs(j, other_counts, block.codes))
             inputs = np.concatenate([*inputs, self._inputs(j, counts_by_code)])
-            used = pairs.pairs[: len(inputs) - pairs.n_codes]
-            tables.append(BlockInputs(used, inputs, pairs.n_codes, pairs.n_blocks))
+            training_pairs = pairs.pairs[: len(inputs) - pairs.n_codes]
+            tables.append(
+                BlockInputs(training_pairs, inputs, pairs.n_codes, pairs.n_blocks)
+            )
         self._update_tables()
         return tables
 
@@ -270,7 +270,7 @@ class TargetStatistics:
         columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
         return [*columns, *((j, lists[column]) for column, j in self.lists)]
 
-    def _begin(self, totals, earlier):
+    def _begin(self, totals, earlier_fit):
         self.totals_ = totals
         self.n_tasks_ = totals.shape[1]
         # The number of rows that values are encoded by; per table, the number that its
@@ -280,11 +280,11 @@ class TargetStatistics:
         self.sizes_ = np.full(len(self.cardinalities), self.n_encoded_)
         self.older_ = [0.0] * len(self.cardinalities)
         self.rates_ = self._base_rates()
-        if earlier is not None:
-            self.rates_ = earlier._relearnt_rates(self.rates_)
-            is_learnt = [np.isfinite(scale[-1]) for scale in earlier.scales_]
-            self.sizes_ = np.where(is_learnt, earlier.sizes_, self.sizes_)
-            self.is_weighted |= earlier.is_weighted
+        if earlier_fit is not None:
+            self.rates_ = earlier_fit._relearnt_rates(self.rates_)
+            is_learnt = [np.isfinite(scale[-1]) for scale in earlier_fit.scales_]
+            self.sizes_ = np.where(is_learnt, earlier_fit.sizes_, self.sizes_)
+            self.is_weighted |= earlier_fit.is_weighted
         self.counts_ = []
         self.strengths_ = []
         self.means_ = []
@@ -305,39 +305,44 @@ class TargetStatistics:
         is_off = np.isinf([scale[:-1] for scale in self.scales_]).all(axis=0)
         return np.where(is_off, rates, self.rates_)
 
-    def _fit_table(self, j, blocks, counts, others, earlier):
+    def _fit_table(self, j, blocks, counts, validation_counts, earlier_fit):
         """Learn the next table, and return the counts by which rows are encoded."""
-        total = counts + others
-        known_counts = counts
-        if earlier is not None:
+        total = counts + validation_counts
+        learnt_counts = counts
+        if earlier_fit is not None:
             is_absent = total[0].max(axis=0) == 0
-            total[..., is_absent] = earlier.counts_[j][..., is_absent]
-            known_counts = np.where(is_absent, total, counts)
-            n_more = earlier.n_encoded_ + earlier.older_[j] - self.n_encoded_
+            total[..., is_absent] = earlier_fit.counts_[j][..., is_absent]
+            learnt_counts = np.where(is_absent, total, counts)
+            n_more = earlier_fit.n_encoded_ + earlier_fit.older_[j] - self.n_encoded_
             if total[0, 0, is_absent].any():
                 self.older_[j] = np.where(is_absent, n_more, 0.0)
-        strengths, mean, scale = self._learn_inputs(j, known_counts, blocks, earlier)
+        strengths, mean, scale = self._learn_inputs(
+            j, learnt_counts, blocks, earlier_fit
+        )
         self.counts_.append(total)
         self.strengths_.append(strengths)
         self.means_.append(mean)
         self.scales_.append(scale)
         return counts
 
-    def _learn_inputs(self, j, counts, blocks, earlier):
-        """Return strengths, means and scales; those that `earlier` has do not change.
+    def _learn_inputs(self, j, counts, blocks, earlier_fit):
+        """Return strengths, means and scales; those of `earlier_fit` do not change.
 
         The rows of a block are encoded by the counts without those of the block.
         """
-        # Of inputs that are 0 so far.
-        zero = np.full(self.n_tasks_ + 1, np.inf)
-        learnt = zero[:-1], np.zeros(len(zero)), zero
-        if earlier is not None:
-            learnt = earlier.strengths_[j], earlier.means_[j], earlier.scales_[j]
-        is_learnt = np.isfinite(learnt[-1])
+        if earlier_fit is None:  # all inputs are 0 so far
+            earlier_strengths = np.full(self.n_tasks_, np.inf)
+            earlier_mean = np.zeros(self.n_tasks_ + 1)
+            earlier_scale = np.full(self.n_tasks_ + 1, np.inf)
+        else:
+            earlier_strengths = earlier_fit.strengths_[j]
+            earlier_mean = earlier_fit.means_[j]
+            earlier_scale = earlier_fit.scales_[j]
+        is_learnt = np.isfinite(earlier_scale)
         if is_learnt.all():
-            return learnt
+            return earlier_strengths, earlier_mean, earlier_scale
         strengths = self._estimate_strengths(counts)
-        strengths = np.where(is_learnt[:-1], learnt[0], strengths)
+        strengths = np.where(is_learnt[:-1], earlier_strengths, strengths)
         n_rows = 0.0
         mean = 0.0
         squares = 0.0
@@ -353,7 +358,7 @@ class TargetStatistics:
             mean += (block_mean - mean) * share
             n_rows += n_block_rows
         if not n_rows:  # all values of an update are unseen
-            return learnt
+            return earlier_strengths, earlier_mean, earlier_scale
         scale = np.sqrt(squares / n_rows)
         is_off = (scale < 1e-9) | ~np.append(np.isfinite(strengths), True)
         # If all values are about equally frequent, the frequency of unseen values, 0,
@@ -361,8 +366,9 @@ class TargetStatistics:
         scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE) / FREQUENCY_DEVIATION
         scale[:-1] = np.maximum(scale[:-1], SMALLEST_RATE_SCALE)
         scale[is_off] = np.inf
-        mean = np.where(is_learnt, learnt[1], mean)
-        return strengths, mean, np.where(is_learnt, learnt[2], scale)
+        mean = np.where(is_learnt, earlier_mean, mean)
+        scale = np.where(is_learnt, earlier_scale, scale)
+        return strengths, mean, scale
 
     def transform(self, codes, lists=(), tables=None, block=None):
         """Return the inputs of rows by all counts, (n_samples, n_outputs).
@@ -408,13 +414,20 @@ class TargetStatistics:
             return
         # Inputs that were 0 so far are learnt, and all values encoded by all rows.
         self._begin_again()
-        inputs = [
-            self._learn_inputs(j, counts, [BlockValues(ALL, 0.0, counts[0, 0])], self)
-            for j, counts in enumerate(self.counts_)
-        ]
-        self.strengths_, self.means_, self.scales_ = map(
-            list, zip(*inputs, strict=True)
-        )
+        strengths = []
+        means = []
+        scales = []
+        for j, counts in enumerate(self.counts_):
+            all_rows = BlockValues(ALL, 0.0, counts[0, 0])
+            table_strengths, mean, scale = self._learn_inputs(
+                j, counts, [all_rows], self
+            )
+            strengths.append(table_strengths)
+            means.append(mean)
+            scales.append(scale)
+        self.strengths_ = strengths
+        self.means_ = means
+        self.scales_ = scales
         self._update_tables()
 
     def _begin_again(self):
@@ -530,28 +543,30 @@ class ExtendedStatistics(TargetStatistics):
                 "inputs of a row then reveal its label. If it was, pass seen=True."
             )
 
-    def _begin(self, totals, earlier):
+    def _begin(self, totals, earlier_fit):
         """Keep what the source has learnt."""
         if self.rows == "new":
             self.totals_ = self.totals_ + totals
             self._begin_again()
 
-    def _fit_table(self, j, blocks, counts, others, earlier):
-        base = self.counts_[j]
+    def _fit_table(self, j, blocks, counts, validation_counts, earlier_fit):
+        source_counts = self.counts_[j]
         if self.rows == "seen":
-            rest = base - (counts + others)
-            if rest.min() < -TOLERANCE:
+            remaining_counts = source_counts - (counts + validation_counts)
+            if remaining_counts.min() < -TOLERANCE:
                 raise ValueError(
                     "seen=True, but the source was not fitted on all rows of X: a "
                     "category value has more rows, or more positive labels, in X. Pass "
                     "seen=False for rows that are new to the source."
                 )
-            return counts + np.maximum(rest, 0.0)
-        self.counts_[j] = counts + base + others
-        known_counts = counts + base
-        learnt = self._learn_inputs(j, known_counts, blocks, self)
-        self.strengths_[j], self.means_[j], self.scales_[j] = learnt
-        return known_counts
+            return counts + np.maximum(remaining_counts, 0.0)
+        self.counts_[j] = counts + source_counts + validation_counts
+        learnt_counts = counts + source_counts
+        strengths, mean, scale = self._learn_inputs(j, learnt_counts, blocks, self)
+        self.strengths_[j] = strengths
+        self.means_[j] = mean
+        self.scales_[j] = scale
+        return learnt_counts
 
 
 def find_target_columns(target_encoding, encoder, min_values):

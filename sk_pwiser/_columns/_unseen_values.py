@@ -53,8 +53,8 @@ def _expects_unseen(column: Any, cells: Any) -> bool:
     values = column.count(cells)[0][:N_CHECKED]
     texts = [value.strip() for value in values if isinstance(value, str)]
     spellings = (str.strip, str.lower, str.upper, str.title)
-    others = {spell(text) for text in texts for spell in spellings}
-    return column.codes_.keys().isdisjoint(others)
+    spelt_texts = {spell(text) for text in texts for spell in spellings}
+    return column.codes_.keys().isdisjoint(spelt_texts)
 
 
 def warn_about_new_values(lookups: Sequence[Lookup], n_samples: int) -> None:

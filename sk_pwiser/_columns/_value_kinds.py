@@ -156,27 +156,27 @@ def _find_large(values, kind):
     return None
 
 
-def check_kinds(values, earlier, start, middle):
-    """Raise if no value can equal one of `earlier` kinds, such as text and numbers.
+def check_kinds(values, fitted_kinds, start, middle):
+    """Raise if no value can equal one of `fitted_kinds`, such as text and numbers.
 
     `start` and `middle` are parts of the message before the kinds of both.
     """
     kinds = kinds_of(values)
-    earlier_kinds = earlier - LARGE.keys()
-    others = TIMES if KINDS[2] in earlier_kinds else set()
-    if kinds and earlier_kinds and kinds.isdisjoint(earlier_kinds | others):
+    earlier_kinds = fitted_kinds - LARGE.keys()
+    equal_kinds = TIMES if KINDS[2] in earlier_kinds else set()
+    if kinds and earlier_kinds and kinds.isdisjoint(earlier_kinds | equal_kinds):
         raise ValueError(
             f"{start} {' and '.join(sorted(earlier_kinds))}{middle} "
             f"{' and '.join(sorted(kinds))}, such as {values[0]!r}: none can be equal."
         )
 
 
-def check_exact(values, earlier, start, middle):
-    """Raise if integers were rounded to floats, here or among `earlier` kinds.
+def check_exact(values, fitted_kinds, start, middle):
+    """Raise if integers were rounded to floats, here or among `fitted_kinds`.
 
     The message is made as that of `check_kinds`.
     """
-    earlier_kinds = LARGE.keys() & earlier
+    earlier_kinds = LARGE.keys() & fitted_kinds
     for kind in LARGE.keys() - earlier_kinds if earlier_kinds else ():
         value = _find_large(values, kind)
         if value is not None:

@@ -464,6 +464,7 @@ class MultiTaskCTRCVRClassifier(
         target_encoding: bool | npt.ArrayLike = "auto",
         embedding_dim: int | str = 16,
         encoding_params: dict[str, Any] | None = None,
+        exposure_features: npt.ArrayLike | dict[Any, Any] | None = None,
         missing_labels: str = "error",
         task_parents: str | dict[Any, Any] | None = "chain",
         value_tasks: dict[Any, Any] | None = None,
@@ -503,6 +504,7 @@ class MultiTaskCTRCVRClassifier(
         self.target_encoding = target_encoding
         self.embedding_dim = embedding_dim
         self.encoding_params = encoding_params
+        self.exposure_features = exposure_features
         self.missing_labels = missing_labels
         self.task_parents = task_parents
         self.value_tasks = value_tasks
@@ -693,7 +695,7 @@ class MultiTaskCTRCVRClassifier(
         """Return the training as scikit-learn's callbacks see it, if there are any."""
         if not hasattr(self, "_skl_callbacks"):
             return None
-        return _callbacks.FitTask.of_fit(self, rows)
+        return _callbacks.FitTask.for_fit(self, rows)
 
     @explain_names
     @checks_parameters(also_nested=False)

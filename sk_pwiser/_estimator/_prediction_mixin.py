@@ -8,8 +8,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
+from sk_pwiser._estimator._value_view import ValueView
 from sk_pwiser._responses import check_task, find_task
-from sk_pwiser._tasks import _tree
+from sk_pwiser._tasks import _amounts, _tree
 from sk_pwiser._utils import _checks, _extras
 from sk_pwiser.metrics import mean_auc_scorer
 
@@ -217,20 +218,21 @@ class PredictionMixin:
         index = X.index if isinstance(X, pandas.DataFrame) else None
         return pandas.DataFrame(positive, index=index, columns=self.task_names_)
 
-    def task(self, task: int | str) -> TaskView:
-        """Return one task as an ordinary binary classifier.
+    def task(self, task: int | str) -> "TaskView | Any":
+        """Return one task as an ordinary binary classifier, or a value as a regressor.
 
         Parameters
         ----------
         task : int or str
-            The task: its index, its name, or "cvr" for P(last task | first task).
+            The task: its index, its name, or "cvr" for P(last task | first task); or
+            the name of a value of `value_tasks`.
 
         Returns
         -------
-        TaskView
+        TaskView or ValueView
             Of a fitted estimator it predicts at once; of an unfitted one, `fit` trains
             a clone of the estimator on all tasks. See
-            :class:`~sk_pwiser.TaskView`.
+            :class:`~sk_pwiser.TaskView` and :class:`~sk_pwiser.ValueView`.
 
         Raises
         ------
@@ -241,6 +243,14 @@ class PredictionMixin:
             If `task` is neither an int nor a str.
         """
         check_task(task, CVR)
+        if isinstance(task, str) and task in self._names_of_values():
+            return ValueView(self, task)
         if hasattr(self, "task_names_"):
             task_column(task, self.task_names_)
         return TaskView(self, task)
+
+    def _names_of_values(self) -> list[str]:
+        """Return the names of the values, of an unfitted estimator as far as known."""
+        if hasattr(self, "value_names_"):
+            return self.value_names_
+        return _amounts.planned_names(getattr(self, "value_tasks", None))

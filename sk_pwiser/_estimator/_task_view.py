@@ -1,34 +1,36 @@
 """One task of a multi-task classifier, as an ordinary binary classifier."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
-from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.exceptions import NotFittedError
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import roc_auc_score
-from sklearn.utils import get_tags, metadata_routing
-from sklearn.utils.validation import _is_fitted, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._columns._frames import collected
-from sk_pwiser._responses import check_task, find_task, given_task_names, planned_tasks
-from sk_pwiser._tasks._labels import check_unreserved, read_labels
+from sk_pwiser._estimator._funnel_view import ADVICE, FunnelView
+from sk_pwiser._responses import (
+    Predictions,
+    check_task,
+    find_task,
+    given_task_names,
+    planned_tasks,
+)
+from sk_pwiser._tasks._amounts import split_columns
+from sk_pwiser._tasks._labels import check_unreserved, names_of_columns, read_labels
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._tree import path_to
-from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.metrics import make_task_scorer
 
 # What may stand for a task beside its index and its name, in messages.
 CVR = ", or 'cvr'"
-# What to do if y and tasks do not fit together, in messages.
-ADVICE = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
 
 
-class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class TaskView(ClassifierMixin, FunnelView):
     """One task of a multi-task classifier, as an ordinary binary classifier.
 
     Tools for binary classifiers, such as partial dependence, calibration curves,
@@ -56,6 +58,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     See Also
     --------
     MultiTaskCTRCVRClassifier.task : Makes a view.
+    ValueView : One value, as an ordinary regressor.
 
     Examples
     --------
@@ -78,9 +81,6 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     >>> scores.shape
     (2,)
     """
-
-    # Always needed, so that routing passes them without being told.
-    __metadata_request__fit: ClassVar[dict[str, bool]] = {"tasks": True}
 
     def __init__(self, estimator: Any, task: int | str) -> None:
         self.estimator = estimator
@@ -131,39 +131,20 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             If the task is "cvr", and `y` is one column with rows in which the first
             task did not happen: tools then count them as clicks without a conversion.
         """
-        if _is_fitted(self.estimator):
-            name = type(self.estimator).__name__
-            raise ValueError(
-                f"This view shows a fitted {name} and cannot be fitted itself. Fit the "
-                f"{name} on all tasks, fit sklearn.base.clone(view), which trains a "
-                "new estimator, or pass FrozenEstimator(view) to a tool."
-            )
+        self._check_unfitted()
         Y = self._check_labels(y, tasks)
-        if sample_weight is not None:
-            fit_params["sample_weight"] = sample_weight
-        if get_config()["enable_metadata_routing"]:
-            routed = metadata_routing.process_routing(self, "fit", **fit_params)
-            fit_params = routed.estimator.fit
-        self.estimator_ = clone(self.estimator).fit(X, Y, **fit_params)
+        self.estimator_ = self._fit_clone(X, Y, sample_weight, fit_params)
         return self
-
-    def get_metadata_routing(self) -> Any:
-        """Return the metadata that the view and its estimator request.
-
-        Returns
-        -------
-        MetadataRouter
-            The requests of `fit` and `score`.
-        """
-        router = metadata_routing.MetadataRouter(owner=type(self).__name__)
-        mapping = metadata_routing.MethodMapping().add(caller="fit", callee="fit")
-        router.add(estimator=self.estimator, method_mapping=mapping)
-        return router.add_self_request(self)
 
     def _check_labels(self, y: Any, tasks: Any) -> Any:
         """Return the labels of all tasks."""
         y = collected(y)
         tasks = collected(tasks)
+        Y = y if tasks is None else tasks
+        if np.ndim(tasks) == 2:
+            tasks = self._event_labels(tasks)
+        elif np.ndim(y) == 2 and np.shape(y)[1] > 1:
+            y = self._event_labels(y)
         labels_of_y = read_labels(y, "any", input_name="y")
         names = given_task_names(self.estimator.get_params())
         # Another index, or a name, suggests that the labels of others are forgotten.
@@ -181,7 +162,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         names, parents = planned_tasks(self.estimator, y if tasks is None else tasks)
         column = task_column(self.task, names)
         if tasks is None:
-            return y
+            return Y
         labels_of_tasks = read_labels(tasks, "any", input_name="tasks")
         n_samples = len(labels_of_tasks.values)
         if labels_of_y.values.shape not in ((n_samples,), (n_samples, 1)):
@@ -201,7 +182,13 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{names[column]!r}. Pass y=Y, the labels of all tasks, to tools that "
                 "score this view, and calibrate FunnelCalibrator(...).task('cvr')."
             )
-        return tasks
+        return Y
+
+    def _event_labels(self, Y: Any) -> Any:
+        """Return labels of all tasks without the columns of amounts."""
+        value_tasks = Predictions(self.estimator, None, {}).value_tasks()
+        events, _, _ = split_columns(Y, value_tasks, names_of_columns(Y))
+        return events
 
     def _rule(self, name: str) -> str:
         """Return the rule that y and tasks break, for messages."""
@@ -226,25 +213,14 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{label_of_tasks!r} in tasks: {ADVICE}"
             )
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "estimator_") or _is_fitted(self.estimator)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.estimator).input_tags
         tags.classifier_tags.multi_class = False
         return tags
 
     @property
-    def _fitted(self) -> Any:
-        """The fitted estimator, or a NotFittedError, which is an AttributeError too."""
-        if hasattr(self, "estimator_"):
-            return self.estimator_
-        if not _is_fitted(self.estimator):
-            raise NotFittedError(
-                f"This view of {self.task!r} is not fitted: fit it, or its estimator."
-            )
-        return self.estimator
+    def _shown(self) -> int | str:
+        return self.task
 
     @property
     def _column(self) -> int:
@@ -264,16 +240,6 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Labels of the task, an ndarray of shape (2,)."""
         classes = self._fitted.classes_
         return classes if classes.ndim == 1 else classes[self._column]
-
-    @property
-    def n_features_in_(self) -> int:
-        """Number of columns of `X`."""
-        return self._fitted.n_features_in_
-
-    @property
-    def feature_names_in_(self) -> np.ndarray:
-        """Names of the columns, if the estimator has them."""
-        return self._fitted.feature_names_in_
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict the probabilities of both classes.

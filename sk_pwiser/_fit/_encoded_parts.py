@@ -79,12 +79,14 @@ class OnePart:
         rows: CheckedRows,
         arrays: tuple[Any, ...],
         *,
+        exposure: np.ndarray | None,
         times: np.ndarray | None,
         units: KeptUnits,
     ) -> None:
         self.source = source
         self.rows = rows
         self.arrays = arrays
+        self.exposure = exposure
         self.times = times
         self.units = units
 
@@ -92,7 +94,7 @@ class OnePart:
         """Yield the rows."""
         rows = self.rows
         weights = self.source.summary.scaled
-        encoded = Impressions.of(*self.arrays)
+        encoded = Impressions.of(*self.arrays).shown(self.exposure)
         yield EncodedPart(
             rows=rows,
             encoded=encoded.labelled(
@@ -198,11 +200,12 @@ class SeveralParts:
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):
                 arrays = self.encoder.transform(rows.X)
+                exposure = self.encoder.exposure_codes(rows.X)
             times = None
             if self.by_time:
                 times = times_of(self.source.settings, rows.X, self.encoder)
             weights = summary.scale(rows.weights, len(rows))
-            encoded = Impressions.of(*arrays)
+            encoded = Impressions.of(*arrays).shown(exposure)
             yield EncodedPart(
                 rows=rows,
                 encoded=encoded.labelled(

@@ -72,6 +72,7 @@ def _learn_table(
         if plan.by_time:
             times = times_of(settings, table.rows.X, table.encoder)
         blocks.add(len(rows), times)
+        exposure = table.encoder.exposure_codes(table.rows.X)
         codes, numeric, *bags = table.arrays
         n_inputs = len(table.encoder.numeric_bins_)
         units = find_units(
@@ -86,7 +87,14 @@ def _learn_table(
         )
     blocks.finish()
     schema = columns.schema(table.encoder, table.statistics, summary)
-    parts = OnePart(source, table.rows, table.arrays, times=times, units=units)
+    parts = OnePart(
+        source,
+        table.rows,
+        table.arrays,
+        exposure=exposure,
+        times=times,
+        units=units,
+    )
     return schema, parts
 
 

@@ -91,7 +91,7 @@ def build(
             plan.components,
             data.schema,
             plan.device,
-            form=NetForm.of_fit(plan.settings, n_rows),
+            form=NetForm.for_fit(plan.settings, n_rows),
             epochs=data.epochs,
             n_rows=n_rows,
             base_rates=data.base_rates,

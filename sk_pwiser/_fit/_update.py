@@ -359,7 +359,7 @@ def encode_further(
     new_columns = [c for c in encoder.columns_ if id(c) not in known_columns]
     warn_about_few_values(new_columns, [])
     schema = replace(schema, encoder=encoder)
-    encoded = Impressions.of(*arrays)
+    encoded = Impressions.of(*arrays).shown(encoder.exposure_codes(table.X))
     labelled_codes = None
     if schema.statistics is not None:
         labels, weights = task_labels(settings, table.targets, summary.scaled)
@@ -411,7 +411,7 @@ def build_for_updates(plan: Plan, data: EncodedData, schema: Schema) -> MultiTas
             plan.components,
             schema,
             plan.device,
-            form=NetForm.of_update(plan.settings),
+            form=NetForm.for_update(plan.settings),
             epochs=SINGLE_PASS,
             n_rows=data.n_counted,
             base_rates=data.base_rates,

@@ -93,6 +93,9 @@ class Impressions(TrainingRows, Dataset[Batch]):
     # (n_samples, n_values), NaN where there is none to learn: float64 as in the labels,
     # and float32 in multiples of their means in training
     amounts: Tensor | None = None
+    # Codes of how the rows were shown, any integer type (n_samples, n_columns); None
+    # stands for the reference.
+    exposure: Tensor | None = None
 
     @classmethod
     def of(
@@ -117,6 +120,10 @@ class Impressions(TrainingRows, Dataset[Batch]):
             groups=_as_tensor(groups),
             amounts=_as_tensor(amounts),
         )
+
+    def shown(self, exposure: np.ndarray | None) -> "Impressions":
+        """Return the impressions with the codes of how they were shown, if any."""
+        return self if exposure is None else replace(self, exposure=_as_tensor(exposure))
 
     def with_scaled_amounts(self, scales: Sequence[float]) -> "Impressions":
         """Return the impressions with amounts in multiples of their means, if any."""

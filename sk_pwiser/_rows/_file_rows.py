@@ -206,7 +206,7 @@ class FileRows:
                 check_task_weights(loss)
                 weights = rows.weights.astype(np.float32)
             with named_place(rows.place):
-                encoded = schema.transform(rows.X)
+                encoded = schema.transform(rows.X, as_shown=True)
             encoded = encoded.labelled(
                 rows.targets.values, weights, rows.groups, rows.targets.amounts
             )

@@ -27,8 +27,8 @@ class RowEncoder(Protocol):
     def value_scales(self) -> tuple[float, ...]:
         """The mean amount of each value that is learnt."""
 
-    def transform(self, X: Any) -> Impressions:
-        """Encode a table as predictions read it."""
+    def transform(self, X: Any, *, as_shown: bool = False) -> Impressions:
+        """Encode a table as predictions read it, at the reference or as shown."""
 
     def elements(self, bags: Any = None) -> list[Any]:
         """Return the elements of the list columns if they have target statistics."""

@@ -80,7 +80,7 @@ class StreamedImpressions(TrainingRows, Dataset[_encoded_rows.Batch]):
             )
             numeric = np.hstack([numeric, rates])
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
-        rows = rows.labelled(
+        rows = rows.shown(arrays.get("exposure")).labelled(
             arrays["y"],
             arrays.get("sample_weight"),
             arrays.get("groups"),

@@ -88,7 +88,7 @@ class TableRows:
         """Encode validation rows like the rows of a prediction."""
         rows = self.rows
         with named_place(self.origin):
-            encoded = schema.transform(rows.X)
+            encoded = schema.transform(rows.X, as_shown=True)
         return encoded.labelled(
             rows.targets.values,
             self.summary.scaled,

@@ -100,13 +100,28 @@ def find_columns(
         place = _find_place(column, n_columns, columns)
         if place in names:
             raise ValueError(f"value_tasks names column {place} of Y twice.")
-        names[place] = f"value_{column}" if columns is None else columns[place]
+        names[place] = _name_of(column) if columns is None else columns[place]
     if len(names) == n_columns:
         raise ValueError(
             "Y must have a column of an event beside those of value_tasks; all "
             f"{n_columns} columns are values."
         )
     return names
+
+
+def planned_names(value_tasks: Any) -> list[str]:
+    """Return the names that values have if the columns of `Y` have none or their own.
+
+    Columns that are chosen by their indices, but have names, get those.
+    """
+    if not isinstance(value_tasks, Mapping):
+        return []  # none, or an error of `fit`
+    return [_name_of(column) for column in value_tasks]
+
+
+def _name_of(column: Any) -> str:
+    """Return the name of a value by the name or the index of its column."""
+    return column if isinstance(column, str) else f"value_{column}"
 
 
 def without_amounts(
@@ -255,13 +270,13 @@ def read_amounts(
             if missing is not None:
                 is_unknown = missing[:, parent]
                 happened &= ~is_unknown
-        read = _read_column(column, name)
+        read = read_column(column, name)
         _check_amounts(read, name, happened, is_none=~happened & ~is_unknown)
         amounts[:, index] = np.where(happened & np.isfinite(read), read, np.nan)
     return amounts
 
 
-def _read_column(column: Any, name: str) -> np.ndarray:
+def read_column(column: Any, name: str) -> np.ndarray:
     """Return a column of amounts as float64, NaN where it is blank."""
     plain = np.asarray(column)
     if plain.dtype.kind in "biuf":

@@ -1,5 +1,6 @@
 """Builds the network of the columns, and the net around it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,11 @@ from sk_pwiser._settings import Settings
 from sk_pwiser._tasks import _tree
 from sk_pwiser._training import _embedding_tables, _lazy_tables, _optimizers
 from sk_pwiser._training._callbacks import with_kinds
-from sk_pwiser._training._checked_components import Components, named_allocations
+from sk_pwiser._training._checked_components import (
+    Components,
+    exposure_tasks,
+    named_allocations,
+)
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._early_stopping import BestEpochStopping
 from sk_pwiser._training._encoded_data import Epochs
@@ -23,6 +28,11 @@ from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils import _components
 from sk_pwiser.losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
+from sk_pwiser.networks._exposure_terms import ExposureTable, ExposureTerms
+
+
+# A table of all combinations is computed in each step.
+MOST_COMBINATIONS = 100_000
 
 
 def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) -> Any:
@@ -44,7 +54,30 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
             is_dense = module.scale_grad_by_freq or getattr(module, "mode", "") == "max"
             is_large = min_lazy_size is not None and size >= min_lazy_size
             module.sparse = is_large and not is_dense
+    # Not before: the network neither reads nor counts them, but its copies, averages
+    # and files have them.
+    if terms := exposure_terms(settings, schema):
+        network.exposure_terms = terms
     return network
+
+
+def exposure_terms(settings: Settings, schema: Any) -> ExposureTerms | None:
+    """Return the terms of how rows were shown, or None without such columns."""
+    shapes = [column.exposure_shape for column in schema.encoder.exposure_columns_]
+    if not shapes:
+        return None
+    n_combinations = math.prod(shape.n_codes for shape in shapes)
+    if n_combinations > MOST_COMBINATIONS:
+        raise ValueError(
+            f"exposure_features has {n_combinations} combinations of values, more than "
+            f"{MOST_COMBINATIONS}. Name fewer columns, or group their values."
+        )
+    targets = schema.targets
+    return ExposureTerms(
+        [ExposureTable(*shape) for shape in shapes],
+        tasks=exposure_tasks(settings, targets.task_names, targets.parents),
+        n_tasks=len(targets.task_names),
+    )
 
 
 def value_terms(settings: Settings, values: Any) -> ValueTerms | None:
@@ -70,7 +103,7 @@ class NetForm:
     leans_on_parents: bool
 
     @classmethod
-    def of_fit(cls, settings: Settings, n_rows: float) -> "NetForm":
+    def for_fit(cls, settings: Settings, n_rows: float) -> "NetForm":
         """Return the form of a net that is fitted to a number of rows."""
         return cls(
             schedule=WarmupStableDecay,
@@ -80,7 +113,7 @@ class NetForm:
         )
 
     @classmethod
-    def of_update(cls, settings: Settings) -> "NetForm":
+    def for_update(cls, settings: Settings) -> "NetForm":
         """Return the form of a net that passes over each row once."""
         return cls(
             schedule=UpdateRate,

@@ -79,8 +79,10 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
 
 def check_callbacks(callbacks: Any) -> None:
     """Raise a TypeError for an entry that is not a callback that the net can run."""
-    found = with_kinds(callbacks)
-    for entry, (callback, kind) in zip(callbacks or [], found, strict=True):
+    callbacks_and_kinds = with_kinds(callbacks)
+    for entry, (callback, kind) in zip(
+        callbacks or [], callbacks_and_kinds, strict=True
+    ):
         is_named = callback is entry or isinstance(entry[0], str)
         if not (is_named and issubclass(kind, Callback)):
             raise TypeError(
@@ -97,12 +99,12 @@ def check_callbacks(callbacks: Any) -> None:
 
 def with_kinds(callbacks: Any) -> list[tuple[Any, type]]:
     """Return the callbacks, which may be named or classes, each with its class."""
-    found = []
+    callbacks_and_kinds = []
     for entry in callbacks or []:
         callback = entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
         kind = callback if isinstance(callback, type) else type(callback)
-        found.append((callback, kind))
-    return found
+        callbacks_and_kinds.append((callback, kind))
+    return callbacks_and_kinds
 
 
 # A callback, and the state of its schedule at the end of a training.
@@ -115,8 +117,8 @@ def begin_schedule(net: Any, callback: LRScheduler) -> None:
     optimizer = net.optimizer_
     before = group_arguments(optimizer)
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
-    for earlier, state in net.schedules_:
-        if earlier is callback:
+    for positioned, state in net.schedules_:
+        if positioned is callback:
             callback.lr_scheduler_.load_state_dict(deepcopy(state))
             for group, arguments in zip(optimizer.param_groups, before, strict=True):
                 group.update(arguments)
@@ -138,8 +140,9 @@ def release(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
             positions.append((callback, deepcopy(schedule.state_dict())))
-            for each in (schedule, *getattr(schedule, "_schedulers", [])):
-                each.optimizer = None
+            inner_schedules = getattr(schedule, "_schedulers", [])
+            for with_optimizer in (schedule, *inner_schedules):
+                with_optimizer.optimizer = None
     return positions
 
 
@@ -165,11 +168,11 @@ class FitTask(Callback):  # type: ignore[misc]
         self.new_context = new_context
 
     @classmethod
-    def of_fit(cls, estimator: Any, given: Any) -> "FitTask":
+    def for_fit(cls, estimator: Any, given_rows: Any) -> "FitTask":
         """Return the task of a fit to `GivenRows`, of an estimator with callbacks."""
-        weight = given.sample_weight
+        weight = given_rows.sample_weight
         metadata = None if weight is None else {"sample_weight": weight}
-        data = {"X": given.X, "y": given.Y, "metadata": metadata}
+        data = {"X": given_rows.X, "y": given_rows.Y, "metadata": metadata}
         return cls(estimator, data, estimator._init_callback_context)
 
     def begin(self, max_subtasks: int | None) -> None:
@@ -188,12 +191,13 @@ class FitTask(Callback):  # type: ignore[misc]
     @contextmanager
     def epochs(self, net: NeuralNet, result: Callable[[], Any]) -> Iterator[None]:
         """Make the epochs of a net subtasks, while it is trained in this context."""
-        watching, self.result = ("fit_task", self), result
-        net.callbacks_.append(watching)
+        self.result = result
+        named_task = ("fit_task", self)
+        net.callbacks_.append(named_task)
         try:
             yield
         finally:
-            net.callbacks_.remove(watching)
+            net.callbacks_.remove(named_task)
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin the task of an epoch."""
@@ -234,8 +238,8 @@ def runs_callbacks(method: Method) -> Method:
         try:
             return managed(estimator, *args, **kwargs)
         except Exception as error:
-            for each in getattr(error, "exceptions", [error]):
-                _name_callback(each, getattr(estimator, "_skl_callbacks", ()))
+            for raised in getattr(error, "exceptions", [error]):
+                _name_callback(raised, getattr(estimator, "_skl_callbacks", ()))
             raise
 
     return cast(Method, call)
@@ -244,12 +248,13 @@ def runs_callbacks(method: Method) -> Method:
 def _name_callback(error: Exception, callbacks: Any) -> None:
     """Add a note with the callback that raised an error, if one did."""
     for frame, _ in walk_tb(error.__traceback__):
-        found = frame.f_locals.get("self")
-        if isinstance(found, FitTask):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, FitTask):
             continue
-        if isinstance(found, Callback) or any(found is each for each in callbacks):
+        is_registered = any(owner is callback for callback in callbacks)
+        if isinstance(owner, Callback) or is_registered:
             error.add_note(
-                f"The callback {type(found).__name__} raised this error in "
+                f"The callback {type(owner).__name__} raised this error in "
                 f"{frame.f_code.co_name}. An earlier fit stays usable."
             )
             return
@@ -268,9 +273,9 @@ class EpochTable(PrintLog):  # type: ignore[misc]
         log_losses = [f"valid_log_loss_{name}" for name in names]
         aucs = [f"valid_auc_{name}" for name in names]
         first = ["epoch", "train_loss", "valid_loss", *log_losses, *aucs]
-        others: list[str] = super()._sorted_keys(keys)
-        found = [key for key in dict.fromkeys(first) if key in others]
-        return [*found, *(key for key in others if key not in found)]
+        sorted_keys: list[str] = super()._sorted_keys(keys)
+        first_keys = [key for key in dict.fromkeys(first) if key in sorted_keys]
+        return [*first_keys, *(key for key in sorted_keys if key not in first_keys)]
 
     def table(self, row: dict[str, Any]) -> Any:
         """Return the table of one epoch."""

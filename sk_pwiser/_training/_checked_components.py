@@ -1,6 +1,6 @@
 """The parts of a net that no table decides, checked before one is encoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,7 +9,11 @@ import numpy as np
 import torch
 
 from sk_pwiser._rows._task_weights import check_task_weights
-from sk_pwiser._settings import Settings
+from sk_pwiser._settings import (
+    Settings,
+    exposure_references,
+    values_are_per_impression,
+)
 from sk_pwiser._tasks import _tree
 from sk_pwiser._training import _lazy_tables, _optimizers
 from sk_pwiser._training._callbacks import check_callbacks
@@ -51,14 +55,17 @@ def check_components(
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
     check_early_stopping(settings.early_stopping, task_names)
-    choice, given = loss_choice(settings)
+    choice, loss_arguments = loss_choice(settings)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
     with _random.seeded_globally(
         deepcopy(random_state).randint(_random.LARGEST_SEED), device
     ):
-        loss = _components.build(choice, settings.loss_params, task_names, **given)
-        kind, params = settings.weighting, settings.weighting_params
+        loss = _components.build(
+            choice, settings.loss_params, task_names, **loss_arguments
+        )
+        kind = settings.weighting
+        params = settings.weighting_params
         if not isinstance(kind, str):
             kind, params = as_weighting(kind, params)
         choice = WEIGHTINGS, TaskWeighting, "weighting", kind
@@ -66,6 +73,7 @@ def check_components(
         weighting = _components.build(choice, params, n_losses)
         parents = _tree.read_task_parents(settings.task_parents, task_names)
         sampler = batch_sampler(settings, loss, has_groups)
+        check_exposure(settings, task_names, parents)
         _check_network(settings, loss, parents)
         optimizer = _optimizers.check_optimizer(settings)
     min_lazy_size = _lazy_tables.smallest_lazy_table(
@@ -82,6 +90,45 @@ def check_components(
         compile_mode=compile_mode,
         min_lazy_size=min_lazy_size,
     )
+
+
+def exposure_tasks(
+    settings: Settings, task_names: Sequence[str], parents: Sequence[int]
+) -> list[int]:
+    """Return the tasks to whose log-odds the exposure adds terms."""
+    chosen = settings.encoding_params["exposure_tasks"]
+    if chosen is None:
+        return [task for task, parent in enumerate(parents) if parent < 0]
+    if not isinstance(chosen, list | tuple) or not chosen:
+        raise ValueError(
+            "exposure_tasks must be None, for the tasks that presuppose no other, or a "
+            f"list of names of tasks; got {chosen!r}."
+        )
+    for name in chosen:
+        _checks.check_choice("Each of exposure_tasks", name, tuple(task_names))
+    return [task for task, name in enumerate(task_names) if name in chosen]
+
+
+def check_exposure(
+    settings: Settings, task_names: Sequence[str], parents: Sequence[int]
+) -> None:
+    """Check what the parameters say of `exposure_features`, before the table."""
+    exposure_tasks(settings, task_names, parents)
+    params = settings.encoding_params
+    references = exposure_references(settings)
+    for name in ("exposure_monotone", "exposure_tasks"):
+        if params[name] and not references:
+            raise ValueError(
+                f"{name} in encoding_params needs exposure_features, which is "
+                f"{settings.exposure_features!r}."
+            )
+    of_events = any(task is not None for task in (settings.value_tasks or {}).values())
+    if references and of_events and values_are_per_impression(settings):
+        raise ValueError(
+            f"value_loss={settings.value_loss!r} learns means per impression, which "
+            "depend on how a row was shown; with exposure_features, use 'gamma' or "
+            "'lognormal', which learn the mean given the event."
+        )
 
 
 def _check_network(

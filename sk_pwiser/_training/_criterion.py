@@ -70,8 +70,8 @@ class MultiTaskCriterion(nn.Module):
         losses, penalty = self._terms(output, y, sample_weight, groups)
         n_events = len(losses)
         if self.value_terms is not None:
-            of_values = self.value_terms(output, y, sample_weight, amounts)
-            losses = torch.cat([losses, of_values])
+            value_losses = self.value_terms(output, y, sample_weight, amounts)
+            losses = torch.cat([losses, value_losses])
         if parameters is not None:
             has_gradient = penalty is not None and penalty.requires_grad
             if not losses.requires_grad and (

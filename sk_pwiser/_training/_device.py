@@ -27,16 +27,16 @@ def find_device(name: str | torch.device) -> torch.device:
     module: Any = getattr(torch, "accelerator", None)
     if module is None or not module.is_available():
         return torch.device("cpu")
-    found: torch.device = module.current_accelerator()
+    accelerator: torch.device = module.current_accelerator()
     try:
-        _check_operators(found)
+        _check_operators(accelerator)
     except (RuntimeError, TypeError) as error:
         _warnings.warn_user(
-            f"device='auto' uses the CPU: {str(found)!r} lacks an operator that "
+            f"device='auto' uses the CPU: {str(accelerator)!r} lacks an operator that "
             f"training needs: {str(error).strip().partition(chr(10))[0]}"
         )
         return torch.device("cpu")
-    return found
+    return accelerator
 
 
 def device_or_cpu(name: str | torch.device) -> torch.device:
@@ -50,7 +50,8 @@ def device_or_cpu(name: str | torch.device) -> torch.device:
 
 def _check_operators(device: torch.device) -> None:
     """Raise if a device lacks an operator of every fit; some devices lack these."""
-    x, rows = torch.linspace(0, 1, 4, device=device), torch.arange(4, device=device)
+    x = torch.linspace(0, 1, 4, device=device)
+    rows = torch.arange(4, device=device)
     x = torch.zeros_like(x).index_add_(0, rows, x).lerp_(x, 0.5).cumprod(0)
     matrix = x.view(1, 4, 1)
     torch.baddbmm(matrix, matrix, F.hardshrink(F.logsigmoid(matrix[:, :1])))

@@ -50,21 +50,21 @@ def excess_loss(
     # No event in n rows is compatible with a rate of 3 / n: rows of a new market may
     # have none by chance, and then a network is not wrong to expect some.
     rates = ((weights * y).sum(dim=0) + 3.0) / (total + 6.0)
-    earlier = (torch.tensor(list(p), dtype=dtype, device=y.device) for p in began)
-
+    rates_before = (torch.tensor(list(p), dtype=dtype, device=y.device) for p in began)
     # A mean of probabilities may be rounded to 1, whose log-odds are infinite.
-    constants = [p.logit(1e-6).expand_as(y) for p in (rates, *earlier)]
-    losses = [
-        F.binary_cross_entropy_with_logits(z, y, reduction="none")
-        for z in (logits.to(dtype), *constants)
-    ]
-    sums = [
-        float(((weights * each).sum(dim=0) / (total + 1.0)).sum()) for each in losses
-    ]
-    found, constant = sums[0], max(sums[1:])
-    if found <= DIVERGED * constant:
+    constants = [p.logit(1e-6).expand_as(y) for p in (rates, *rates_before)]
+
+    def cross_entropy(log_odds: Tensor) -> float:
+        losses = F.binary_cross_entropy_with_logits(log_odds, y, reduction="none")
+        return float(((weights * losses).sum(dim=0) / (total + 1.0)).sum())
+
+    cross_entropy_of_rows = cross_entropy(logits.to(dtype))
+    constant = max(map(cross_entropy, constants))
+    if cross_entropy_of_rows <= DIVERGED * constant:
         return None
-    return f"{found:.3g}, where constant probabilities have {constant:.3g}"
+    return (
+        f"{cross_entropy_of_rows:.3g}, where constant probabilities have {constant:.3g}"
+    )
 
 
 @torch.no_grad()
@@ -91,8 +91,8 @@ def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
     not diverged is restored.
     """
     began = net.module_.spec.base_rates, *net.start_rates_
-    logits, y, known = checked_logits(net, rows)
-    excess = excess_loss(logits, y, known, *began)
+    logits, y, row_weights = checked_logits(net, rows)
+    excess = excess_loss(logits, y, row_weights, *began)
     with torch.no_grad():
         # A sum is not finite if an entry is not, and is faster to compute.
         weights: Iterable[Tensor] = net.module_.parameters()
@@ -126,5 +126,6 @@ def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
 
 def diverged(net: "MultiTaskNet", what: str) -> ValueError:
     """Return the error of a divergence in the last epoch."""
-    epoch, hint = net.history[-1, "epoch"], ADVICE.format(lr=net.settings.lr)
+    epoch = net.history[-1, "epoch"]
+    hint = ADVICE.format(lr=net.settings.lr)
     return ValueError(f"Training diverged in epoch {epoch}: {what}. {hint}")

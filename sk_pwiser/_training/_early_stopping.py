@@ -61,11 +61,11 @@ def check_unmonitored(
     """Raise if a callback monitors figures of validation rows, which there are not."""
     for callback, kind in _callbacks.with_kinds(callbacks):
         monitor = getattr(callback, "monitor", "")
-        known = signature(kind).parameters
-        if callback is kind and "monitor" in known:
-            monitor = known["monitor"].default
-        names = *LOWER_IS_BETTER, "valid_auc", GROUPED
-        if isinstance(monitor, str) and monitor.startswith(names):
+        parameters = signature(kind).parameters
+        if callback is kind and "monitor" in parameters:
+            monitor = parameters["monitor"].default
+        figures = (*LOWER_IS_BETTER, "valid_auc", GROUPED)
+        if isinstance(monitor, str) and monitor.startswith(figures):
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
                 f"{reason}"
@@ -81,15 +81,19 @@ def usable_monitor(
     it is lowest for the most extreme predictions. For a mean of log losses, one task
     with both labels suffices.
     """
-    found = re.match(f"valid_({'|'.join(FIGURES)})_", monitor or "")
-    if monitor is None or found is None or valid is None:
+    prefix = re.match(f"valid_({'|'.join(FIGURES)})_", monitor or "")
+    if monitor is None or prefix is None or valid is None:
         return monitor
-    figure, monitored = found[1], monitor[found.end() :]
-    y, weights = valid.column("y"), valid.column("sample_weight")
+    figure = prefix[1]
+    monitored = monitor[prefix.end() :]
+    y = valid.column("y")
     scores = torch.zeros_like(y)
-    needs, aucs = "both labels", task_aucs(y, scores, weights)
     if figure == "grouped_auc":
-        needs, aucs = "a group with both labels", grouped_aucs(valid, scores)
+        needs = "a group with both labels"
+        aucs = grouped_aucs(valid, scores)
+    else:
+        needs = "both labels"
+        aucs = task_aucs(y, scores, valid.column("sample_weight"))
     is_mean = monitored == "mean" or len(task_names) == 1
     # An AUC is NaN without both labels.
     lacking = [
@@ -134,7 +138,9 @@ class FirstStage:
         level: list[float] | None,
     ) -> "FirstStage":
         """Return what the early stopping of a new net has found."""
-        n_epochs, n_held, n_decay = best_epoch, best_epoch, 0
+        n_epochs = best_epoch
+        n_held = best_epoch
+        n_decay = 0
         if stopping.n_decay and best_epoch > stopping.n_held:
             # Without an epoch that could be judged, the decay began at the last one.
             n_held = stopping.n_best_held or stopping.n_held
@@ -192,7 +198,8 @@ class BestEpochStopping(StatefulCallback):
             value = net.history[-1, self.monitor]
         value = value if self.monitor.startswith(LOWER_IS_BETTER) else -value
         if value < self.lowest_:
-            self.lowest_, self.misses_ = value, 0
+            self.lowest_ = value
+            self.misses_ = 0
             self.best_epoch_ = net.history[-1, "epoch"]
             self.best = _callbacks.copy_states(net, "network")
         elif not self.is_waiting:

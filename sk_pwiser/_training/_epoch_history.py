@@ -31,13 +31,14 @@ def record_best(
     # The epoch of the best figure so far, or -1. It is looked for only if it was taken
     # back: each of thousands of updates would read the rows of all others.
     places: dict[str, int] = history.__dict__.setdefault("_places_of_bests", {})
-    last, name = len(history) - 1, f"{key}_best"
+    last = len(history) - 1
+    is_best_key = f"{key}_best"
     place = places.get(key, last)
     if place >= last:
-        earlier = range(last - 1, -1, -1)
-        place = next((k for k in earlier if history[k].get(name)), -1)
+        backwards = range(last - 1, -1, -1)
+        place = next((k for k in backwards if history[k].get(is_best_key)), -1)
     sign = 1 if lower_is_better else -1
     is_best = sign * value < (sign * history[place][key] if place >= 0 else np.inf)
     places[key] = last if is_best else place
     history.record(key, value)
-    history.record(name, is_best)
+    history.record(is_best_key, is_best)

@@ -27,9 +27,12 @@ from sk_pwiser._utils._random import generator_on
 from sk_pwiser._utils._warnings import warn_user
 
 # Number of ordinary steps before a recording: libraries and optimisers create what they
-# keep in the first steps, and the last of these steps is watched. Each shape of batches
-# has a graph of its own; the sizes of the batches of a table differ by at most one row.
-WARM_UP, MAX_GRAPHS = 3, 8
+# keep in the first steps, and the last of these steps is watched.
+WARM_UP = 3
+
+# Each shape of batches has a graph of its own; the sizes of the batches of a table
+# differ by at most one row.
+MAX_GRAPHS = 8
 
 # torch can record one graph at a time.
 _RECORDING = Lock()
@@ -69,7 +72,8 @@ def _obstacles(net: Any) -> Iterator[str]:
         yield f"device={str(net.device)!r}: graphs require CUDA"
     if net.is_joint:
         yield "weights that several workers train"
-    weighting, optimizer = net.criterion_.weighting, net.optimizer_
+    weighting = net.criterion_.weighting
+    optimizer = net.optimizer_
     if weighting.needs_task_gradients:
         name = type(weighting).__name__
         yield f"weighting={name}, which needs the gradient per task"
@@ -158,8 +162,9 @@ class _GraphedSteps:
         self.lrs = [group["lr"] for group in groups]
         self.lr_tensors = [torch.full((), lr, device=self.device) for lr in self.lrs]
         # Results are overwritten by the next step.
-        callbacks = (callback for _, callback in net.callbacks_)
-        self.copies = any(_overrides(each, "on_batch_end") for each in callbacks)
+        self.copies = any(
+            _overrides(callback, "on_batch_end") for _, callback in net.callbacks_
+        )
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a training step."""
@@ -193,11 +198,14 @@ class _GraphedSteps:
     def _begin_epoch(self) -> None:
         """Record anew if attributes have changed between two epochs."""
         epoch = len(self.net.history)
-        if epoch != self.epoch and self.attributes != (now := self._attributes()):
-            self.attributes = now
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        attributes = self._attributes()
+        if attributes != self.attributes:
+            self.attributes = attributes
             self.graphs.clear()
             self.n_seen = {k: min(n, WARM_UP - 1) for k, n in self.n_seen.items()}
-        self.epoch = epoch
 
     def _key(self, batch: Batch) -> tuple[Any, int]:
         """Return what a graph is for: the shapes, and the optimiser's arguments."""
@@ -211,9 +219,10 @@ class _GraphedSteps:
 
     def _watched(self, batch: Batch) -> dict[str, Tensor]:
         """Take an ordinary step, and find out what a graph would not repeat."""
-        self.attributes, numbers = self._attributes(), _states_on_host()
+        self.attributes = self._attributes()
+        numbers = _states_on_host()
         mode = self.tools.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as found:
+        with warnings.catch_warnings(record=True) as caught_warnings:
             warnings.simplefilter("always")
             self.tools.set_sync_debug_mode("warn")
             try:
@@ -223,46 +232,49 @@ class _GraphedSteps:
         obstacles = self._changes()
         if numbers != _states_on_host():
             obstacles.append("random numbers that are drawn on the host")
-        for warning in found:
-            message, place = str(warning.message), (warning.filename, warning.lineno)
+        for warning in caught_warnings:
+            message = str(warning.message)
             if "called a synchronizing" in message:
                 obstacles.append(
                     f"line {warning.lineno} of {Path(warning.filename).name}, where "
                     "the host waits for the device"
                 )
             elif not message.startswith("Synchronization debug mode"):
-                warnings.warn_explicit(message, warning.category, *place)
+                warnings.warn_explicit(
+                    message, warning.category, warning.filename, warning.lineno
+                )
         if obstacles:
             self._give_up(obstacles[0])
         return step
 
     def _changes(self) -> list[str]:
         """Name the attributes that have changed, and keep the new ones."""
-        earlier, self.attributes = self.attributes, self._attributes()
+        before = self.attributes
+        self.attributes = self._attributes()
         return [
             f"{key[-1]}, which changes in each step"
             for key, value in self.attributes.items()
-            if earlier.get(key, value) != value
+            if before.get(key, value) != value
         ]
 
     def _attributes(self) -> dict[tuple[str, ...], Any]:
         """Return the Python attributes of the net, and where its tensors are stored."""
         optimizer = self.net.optimizer_
         name = f"{type(optimizer).__name__}.state"
-        found: dict[tuple[str, ...], Any] = {
+        attributes: dict[tuple[str, ...], Any] = {
             (name,): _frozen([*optimizer.state.values()], set())
         }
-        for part in ("module_", "criterion_"):
-            for place, module in getattr(self.net, part).named_modules():
+        for root in ("module_", "criterion_"):
+            for place, module in getattr(self.net, root).named_modules():
                 for attribute, value in vars(module).items():
                     name = f"{type(module).__name__}.{attribute}"
                     if attribute != "training":
-                        found[part, place, name] = _frozen(value, set())
-        return found
+                        attributes[root, place, name] = _frozen(value, set())
+        return attributes
 
     def _record(self, batch: Batch) -> _Graph | None:
         """Record a step without computing it; return None if this is not possible."""
-        net, tools = self.net, self.tools
+        net = self.net
         if obstacles := self._changes():
             self._give_up(obstacles[0])
             return None
@@ -272,12 +284,12 @@ class _GraphedSteps:
         self._update_lrs()
         groups = net.optimizer_.param_groups
         try:
-            graph = tools.CUDAGraph()
+            graph = self.tools.CUDAGraph()
             if generator is not None:
                 graph.register_generator_state(generator)
             for group, lr in zip(groups, self.lr_tensors, strict=True):
                 group["lr"] = lr
-            recording = tools.graph(
+            recording = self.tools.graph(
                 graph,
                 pool=self.pool,
                 stream=self.stream,
@@ -315,16 +327,19 @@ class _GraphedSteps:
 def _states_on_host() -> list[Any]:
     """Return the states of the generators that a step may draw from on the host."""
     generators = torch.default_generator, generator_on(CPU)
-    of_numpy = np.random.get_state()  # noqa: NPY002
-    return [_frozen([*generators, of_numpy], set()), random.getstate()]
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    return [_frozen([*generators, numpy_state], set()), random.getstate()]
 
 
 # The values of larger tensors and arrays on the host are not compared.
 _COMPARED = 10_000
 
 
-def _frozen(value: Any, seen: set[int]) -> Any:
-    """Return an object that equals a later one if the value has not changed."""
+def _frozen(value: Any, visited: set[int]) -> Any:
+    """Return an object that equals a later one if the value has not changed.
+
+    Objects that are `visited`, by their ids, are not entered again.
+    """
     if isinstance(value, torch.Generator):
         return value.get_state().tolist() if value.device == CPU else None
     if isinstance(value, np.random.Generator):
@@ -338,13 +353,13 @@ def _frozen(value: Any, seen: set[int]) -> Any:
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str | np.generic):
         return repr(value)
-    if isinstance(value, nn.Module | type) or id(value) in seen:
+    if isinstance(value, nn.Module | type) or id(value) in visited:
         return id(value)
-    seen.add(id(value))
+    visited.add(id(value))
     if isinstance(value, dict):
-        return [(_frozen(k, seen), _frozen(v, seen)) for k, v in value.items()]
+        return [(_frozen(k, visited), _frozen(v, visited)) for k, v in value.items()]
     if isinstance(value, list | tuple | set | frozenset):
-        return [_frozen(each, seen) for each in value]
+        return [_frozen(element, visited) for element in value]
     if ismethod(value):  # a hook
-        return _frozen(value.__self__, seen)
-    return id(value), _frozen(getattr(value, "__dict__", None), seen)
+        return _frozen(value.__self__, visited)
+    return id(value), _frozen(getattr(value, "__dict__", None), visited)

@@ -20,8 +20,8 @@ class Growth(NamedTuple):
     vocabulary have no such row, and no new one.
     """
 
-    of_columns: tuple[np.ndarray, np.ndarray]  # embedding tables of category columns
-    of_bags: tuple[np.ndarray, np.ndarray]  # vectors that lists do not share
+    columns: tuple[np.ndarray, np.ndarray]  # embedding tables of category columns
+    bags: tuple[np.ndarray, np.ndarray]  # vectors that lists do not share
 
 
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
@@ -45,9 +45,10 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
             origins, before.cardinalities_, encoder.cardinalities_, strict=True
         )
     ]
+    n_bag_vectors = [column.n_vectors for column in before.bag_columns_]
     growth = Growth(
-        _in_one_table(rows, before.cardinalities_),
-        _in_one_table(vectors, [column.n_vectors for column in before.bag_columns_]),
+        columns=_in_one_table(rows, before.cardinalities_),
+        bags=_in_one_table(vectors, n_bag_vectors),
     )
     return replace(schema, encoder=encoder, statistics=statistics), growth
 

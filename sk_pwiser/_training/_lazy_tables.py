@@ -38,26 +38,28 @@ def smallest_lazy_table(
     settings: Settings, chosen: Chosen, weighting: Any, device: torch.device
 ) -> int | None:
     """Return the smallest size of tables that are updated by rows, or None."""
-    (kind, kwargs), params = chosen, settings.optimizer_params
+    kind, kwargs = chosen
+    params = settings.optimizer_params
     unsupported = kwargs.keys() - {"betas", "eps", "weight_decay", "momentum"}
-    kinds = [each for _, each in with_kinds(settings.callbacks)]
+    callback_kinds = [kind for _, kind in with_kinds(settings.callbacks)]
     obstacles = {
         f"optimizer={settings.optimizer!r}": kind not in LAZY_KINDS,
         f"optimizer_params={params!r}": unsupported or params["clip_grad_norm"],
         "GradientNormClipping in callbacks": any(
-            issubclass(each, GradientNormClipping) for each in kinds
+            issubclass(callback_kind, GradientNormClipping)
+            for callback_kind in callback_kinds
         ),
         f"weighting={settings.weighting!r}": weighting.needs_task_gradients,
         f"compile={settings.compile!r}": settings.compile not in (False, "graph"),
         f"device={str(device)!r}": not has_sparse_gradients(device),
     }
-    found = [name for name, is_obstacle in obstacles.items() if is_obstacle]
+    present = [name for name, is_obstacle in obstacles.items() if is_obstacle]
     wanted = params["lazy_embeddings"]
-    if wanted is True and found:
+    if wanted is True and present:
         raise ValueError(
-            f"lazy_embeddings=True is not supported with {' and '.join(found)}."
+            f"lazy_embeddings=True is not supported with {' and '.join(present)}."
         )
-    if not wanted or found:
+    if not wanted or present:
         return None
     grows = settings.encoding_params["grow_vocabulary"]  # and may become large
     return 0 if wanted is True or grows else LARGE_TABLE
@@ -157,39 +159,39 @@ class RowLog:
         self.n_steps = float(state["step"])
         self.is_logged = torch.zeros(len(table), dtype=torch.bool, device=table.device)
         # Rows, their weights and both moments, as one step found them.
-        self.parts: list[tuple[Tensor, ...]] = []
+        self.entries: list[tuple[Tensor, ...]] = []
         self.n_rows = 0
 
-    def add(self, *part: Tensor) -> None:
+    def add(self, rows: Tensor, *values: Tensor) -> None:
         """Log the rows of a step, their weights and moments, unless they are there."""
-        rows = part[0]
         # A device would wait for the number of new rows in each step. It logs all rows,
         # and only new ones once the log is as long as the table.
         if rows.device.type == "cpu" or self.n_rows >= len(self.table):
             is_new = ~self.is_logged.index_select(0, rows)
             places = is_new.nonzero().squeeze(1)
             if len(places) < len(rows):
-                part = tuple(tensor.index_select(0, places) for tensor in part)
-                rows = part[0]
+                rows = rows.index_select(0, places)
+                values = tuple(value.index_select(0, places) for value in values)
         if len(rows):
             # In this order: after an interrupt, rows may be in the log twice, but none
             # has changed without being there.
-            self.parts.append(part)
+            self.entries.append((rows, *values))
             self.is_logged.index_fill_(0, rows, True)
             self.n_rows += len(rows)
 
     def changed(self) -> Tensor:
         """Return the present weights of the rows in the log."""
-        if not self.parts:  # no row of a step had a value of the table
+        if not self.entries:  # no row of a step had a value of the table
             return self.table[:0]
-        return self.table.index_select(0, torch.cat([part[0] for part in self.parts]))
+        logged_rows = torch.cat([rows for rows, *_ in self.entries])
+        return self.table.index_select(0, logged_rows)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Restore the rows, their moments and the number of steps."""
         moments = self.state["exp_avg"], self.state["exp_avg_sq"]
-        # The first part last: a device may have logged rows again after their change.
-        for rows, *values in reversed(self.parts):
+        # The first entry last: a device may have logged rows again after their change.
+        for rows, *values in reversed(self.entries):
             for tensor, value in zip((self.table, *moments), values, strict=True):
                 tensor.index_copy_(0, rows, value)
         self.state["step"].fill_(self.n_steps)

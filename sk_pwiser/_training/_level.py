@@ -68,8 +68,8 @@ def read_heads(net: Any, rows: TrainingRows) -> Heads:
         if parent >= 0:
             # Labels that are not known yet are missing in rows with the parent only.
             happened = y[:, parent] == 1
-            labelled, of_parent = weights[happened][:, [task, parent]].sum(dim=0)
-            share = (labelled / of_parent).nan_to_num(1.0)
+            labelled, with_parent = weights[happened][:, [task, parent]].sum(dim=0)
+            share = (labelled / with_parent).nan_to_num(1.0)
             weights[~happened, task] *= 0 if given_parents else share
     return Heads(logits, y, weights, given_parents)
 
@@ -84,12 +84,13 @@ def find_offset(heads: Tensor, y: Tensor, weights: Tensor, deviation: Any) -> Te
     optimizer = torch.optim.LBFGS([z], max_iter=50, line_search_fn="strong_wolfe")
     # Tensors of float64 of many rows would need much memory.
     tensors = (torch.split(tensor, LOSS_ROWS) for tensor in (heads, y, weights))
-    parts, n_rows = list(zip(*tensors, strict=True)), len(y)
+    chunks = list(zip(*tensors, strict=True))
+    n_rows = len(y)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         total = _add_gradient(z.square().sum() / 2 / n_rows)
-        for heads, y, weights in parts:
+        for heads, y, weights in chunks:
             logits = heads.double() + z * deviation
             losses = F.binary_cross_entropy_with_logits(
                 logits, y.double(), weights.double(), reduction="sum"
@@ -126,10 +127,11 @@ def follow_update(net: Any, rows: TrainingRows, n_known: Tensor) -> None:
 
 # ---------------------------------------------------------------- the last rows in time
 
-# Blocks of time of the whole log: about as many rows each as are held out, so that
-# earlier moves are like the last one. Fewer tell nothing of the moves of a log, more
-# make single blocks.
-FEWEST_BLOCKS, MOST_BLOCKS = 5, 20
+# Blocks of time of the whole log have about as many rows each as are held out, so that
+# earlier moves are like the last one. Fewer blocks tell nothing of the moves of a log.
+FEWEST_BLOCKS = 5
+# More make single blocks too small.
+MOST_BLOCKS = 20
 # How many earlier moves of its size the last move counts as, which are taken to have
 # lasted: a move that is larger than all before it, such as a new page, is followed.
 OWN_MOVES = 4.0
@@ -202,16 +204,20 @@ class LevelRecord:
         before the last one, depends on the level of this last one.
         """
         has_rows = self.exposures.max(axis=1) > 0
-        events, exposures = self.events[has_rows], self.exposures[has_rows]
+        events = self.events[has_rows]
+        exposures = self.exposures[has_rows]
         if len(events) < FEWEST_BLOCKS:
             return np.ones(len(offset))
         levels = self._log_odds(events, exposures, given_parents)
-        sums = events.cumsum(axis=0), exposures.cumsum(axis=0)
-        before = self._log_odds(*sums, given_parents)[:-2]
-        moves, later = levels[1:-1] - before, levels[2:] - before
-        own = OWN_MOVES * offset**2
-        lasted = own + (moves * later).sum(axis=0)
-        share = lasted / (own + (moves**2).sum(axis=0)).clip(1e-12)
+        n_events = events.cumsum(axis=0)
+        n_exposures = exposures.cumsum(axis=0)
+        before = self._log_odds(n_events, n_exposures, given_parents)[:-2]
+        moves = levels[1:-1] - before
+        later_moves = levels[2:] - before
+        squared_offset = OWN_MOVES * offset**2
+        lasted = squared_offset + (moves * later_moves).sum(axis=0)
+        squared_moves = squared_offset + (moves**2).sum(axis=0)
+        share = lasted / squared_moves.clip(1e-12)
         return np.asarray(share.clip(0.0, 1.0))
 
     def _log_odds(

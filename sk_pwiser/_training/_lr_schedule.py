@@ -119,7 +119,9 @@ class WarmupStableDecay(Schedule, StatefulCallback):
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Reset the schedule."""
         self.rates = [group["lr"] for group in net.optimizer_.param_groups]
-        self.n_steps, self.n_epochs, self.decay = 0, 0, None
+        self.n_steps = 0
+        self.n_epochs = 0
+        self.decay = None
         # The steps of an epoch are estimated until one is complete.
         self.epoch_steps = max(1.0, ceil(len(X.train) / net.batch_size))
         # A second stage warms up as the first one, whose length was not known yet.
@@ -129,13 +131,16 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         n_steps = n_epochs * self.epoch_steps
         self.warm_up: float = min(WARM_UP_STEPS, WARM_UP_SHARE * n_steps)
         # The best monitored figure so far, with the sign that makes lower better.
-        self.best, self.best_step = np.inf, 0.0
+        self.best = np.inf
+        self.best_step = 0.0
         if net.stopping is not None:
             net.stopping.is_waiting = True
 
     def _share(self, net: NeuralNet) -> float:
         step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
-        rising, falling, decay = step / self.warm_up, 1.0, self.decay
+        rising = step / self.warm_up
+        falling = 1.0
+        decay = self.decay
         first_stage = net.first_stage
         if first_stage is not None:
             begin = first_stage.n_held * self.epoch_steps
@@ -171,13 +176,15 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         if stopping is None:
             self._restart_average(net)
             return
-        value, least_gain = net.history[-1, stopping.monitor], 0.0
+        value = net.history[-1, stopping.monitor]
+        least_gain = 0.0
         if not stopping.monitor.startswith(LOWER_IS_BETTER):
             value = -value
         elif np.isfinite(self.best):
             least_gain = SMALLEST_GAIN * abs(self.best)
         if value < self.best - least_gain:
-            self.best, self.best_step = value, self.n_steps
+            self.best = value
+            self.best_step = self.n_steps
         n_left = net.max_epochs - self.n_epochs
         patience = min(PATIENCE_STEPS, stopping.patience * self.epoch_steps)
         if self.best_step <= self.warm_up:
@@ -196,7 +203,8 @@ class WarmupStableDecay(Schedule, StatefulCallback):
             if net.average_ is not None:
                 net.average_.restart()
         # From here on, epochs without improvement count.
-        stopping.is_waiting, stopping.misses_ = False, 0
+        stopping.is_waiting = False
+        stopping.misses_ = 0
         stopping.n_held = int(net.history[-1, "epoch"])
         stopping.n_best_held = stopping.best_epoch_
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)

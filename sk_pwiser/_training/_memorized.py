@@ -1,12 +1,12 @@
 """A warning about a training that has memorized labels by the target statistics."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._rows._encoded_rows import TrainingRows, bags_of
+from sk_pwiser._rows._encoded_rows import Batch, TrainingRows, bags_of
 from sk_pwiser._training._rises import LEAST_COMPARED
 from sk_pwiser._utils._warnings import warn_user
 
@@ -36,18 +36,24 @@ def warn_if_memorized(net: "MultiTaskNet", rows: TrainingRows, schema: Any) -> N
         return
     inputs, y = next(iter(net.get_iterator(rows.spaced(net.n_checked))))
     host = {name: tensor.cpu() for name, tensor in inputs.items()}
-    codes, numeric = host["codes"].numpy(), inputs["numeric"].clone()
+    codes = host["codes"].numpy()
+    numeric = inputs["numeric"].clone()
     rates = schema.statistics.transform(codes, schema.elements(bags_of(host)))
     numeric[:, -rates.shape[1] :] = torch.from_numpy(rates)
     weights = inputs.get("sample_weight", torch.ones_like(y)).view(len(y), -1)
-    logits = map(net.evaluation_step, ((inputs, y), (inputs | {"numeric": numeric}, y)))
-    losses = partial(F.binary_cross_entropy_with_logits, target=y, weight=weights)
-    own, later = (losses(each, reduction="none") for each in logits)
-    rise = (later - own).mean(dim=1)
+
+    def losses(batch: Batch) -> Tensor:
+        logits = net.evaluation_step(batch)
+        return F.binary_cross_entropy_with_logits(logits, y, weights, reduction="none")
+
+    in_training = losses((inputs, y))
+    in_predictions = losses((inputs | {"numeric": numeric}, y))
+    rise = (in_predictions - in_training).mean(dim=1)
     noise = MEMORIZED_ERRORS * rise.std() / len(y) ** 0.5
-    if rise.mean() > max(noise, MEMORIZED_SHARE * own.mean()):
+    if rise.mean() > max(noise, MEMORIZED_SHARE * in_training.mean()):
         warn_user(
             f"{len(net.history)} epochs without early stopping have memorized labels: "
-            f"training rows have the log loss {own.mean():.3g}, but {later.mean():.3g} "
-            "with the target statistics of predictions. Set early_stopping=True."
+            f"training rows have the log loss {in_training.mean():.3g}, but "
+            f"{in_predictions.mean():.3g} with the target statistics of predictions. "
+            "Set early_stopping=True."
         )

@@ -73,10 +73,10 @@ class Muon(torch.optim.Adam):
             fused=fused,
             capturable=capturable,
         )
-        of_matrices = {"momentum": momentum, "orthogonal": orthogonal}
-        self.defaults.update(of_matrices)
+        matrix_arguments = {"momentum": momentum, "orthogonal": orthogonal}
+        self.defaults.update(matrix_arguments)
         for group in self.param_groups:
-            for name, value in of_matrices.items():
+            for name, value in matrix_arguments.items():
                 group.setdefault(name, value)
 
     @torch.no_grad()

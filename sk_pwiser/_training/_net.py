@@ -118,8 +118,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             names = [*criterion.loss.pop_epoch_record(), *criterion.weight_names]
             if len(self.task_names) > 1:
                 names += [f"log_loss_{task}" for task in self.task_names]
-            parts = ("train", "valid")
-            ignored = [f"{part}_{name}" for part in parts for name in names]
+            prefixes = ("train", "valid")
+            ignored = [f"{prefix}_{name}" for prefix in prefixes for name in names]
             table = _callbacks.EpochTable(self.task_names, ignored)
             callbacks.append(("print_log", table))
         return callbacks
@@ -397,12 +397,16 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if "bag_indices" in x:
             bags: Any = _encoded_rows.bags_of(x)
             inputs.append(bags._replace(indices=bags.indices.long()))
+        shown: dict[str, Tensor] = {}
+        if "exposure" in x:
+            # Terms beside the network, which does not read how rows were shown.
+            shown["exposure_offset"] = self.module_.exposure_terms(x["exposure"])
         with torch.autocast(
             torch.device(self.device).type,
             dtype=torch.bfloat16,
             enabled=self.settings.precision == "bfloat16",
         ):
-            output: NetworkOutput = network(*inputs)
+            output: NetworkOutput = network(*inputs, **shown)
         return output
 
     def _set_training(self, training: bool = True) -> None:

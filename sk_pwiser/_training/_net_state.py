@@ -26,7 +26,7 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
     )
     groups = []
     for saved_group, net_group in pairs:
-        machine = {k: v for k, v in net_group.items() if k in _OF_MACHINE}
+        machine = {k: v for k, v in net_group.items() if k in _MACHINE_ARGUMENTS}
         groups.append({**saved_group, **machine})
     states["optimizer"] = {**states["optimizer"], "param_groups": groups}
     try:
@@ -38,7 +38,7 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
 
 # Arguments of torch's optimisers that say how a step is computed. Those of the machine
 # that trains on are used: another one may not support them.
-_OF_MACHINE = ("capturable", "foreach", "fused")
+_MACHINE_ARGUMENTS = ("capturable", "foreach", "fused")
 
 
 def to_arrays(value: Any) -> Any:
@@ -55,7 +55,7 @@ def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
     if isinstance(value, kind):
         return convert(value)
     if isinstance(value, dict):
-        return {key: _map(item, kind, convert) for key, item in value.items()}
+        return {key: _map(entry, kind, convert) for key, entry in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_map(item, kind, convert) for item in value)
+        return type(value)(_map(entry, kind, convert) for entry in value)
     return value

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sk_pwiser._settings import LOOP_PARAMS, Settings
+from sk_pwiser._settings import LOOP_PARAMS, Settings, exposure_references
 from sk_pwiser._training._embedding_tables import TABLES
 from sk_pwiser._training._muon import Muon
 from sk_pwiser._utils._checks import check_number
 from sk_pwiser._utils._components import check_names, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
+from sk_pwiser.networks._exposure_terms import ExposureTerms
 
 if TYPE_CHECKING:
     from sk_pwiser._training._criterion import MultiTaskCriterion
@@ -35,8 +36,9 @@ _SCALES = _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU
 # What decides the arguments of a parameter in the optimiser.
 _NO_DECAY = "no decay"
 _TABLE = "table"
+_EXPOSURE = "exposure"
 _OTHER = "other"
-_OF_TASK = "{} of task {}"
+_TASK_KIND = "{} of task {}"
 
 # Weight decay adds a penalty to the mean loss of the rows. A prior of the weights adds
 # a fixed penalty to the sum of their losses, which is divided by their number in the
@@ -65,6 +67,9 @@ ROWS_OF_LARGEST_RATIO = 25
 LARGEST_DECAY_RATIO = 20.0
 SMALLEST_DECAY_RATIO = 5.0
 
+# Weight decay of the terms of how rows were shown, relative to that of weights.
+EXPOSURE_DECAY_RATIO = 1.0
+
 # Below this rate, the decay of the parameters of a single task is reduced.
 RATE_OF_FULL_DECAY = 0.05
 
@@ -86,7 +91,8 @@ def check_optimizer(settings: Settings) -> Chosen:
     A step on three small tensors checks that it takes them and dense gradients, unlike
     LBFGS, Muon and SparseAdam, whose own errors say why.
     """
-    optimizer, params = settings.optimizer, settings.optimizer_params
+    optimizer = settings.optimizer
+    params = settings.optimizer_params
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(registry)
     for name, limits in _LIMITS.items():
@@ -171,7 +177,12 @@ def parameter_groups(
         for kind, arguments in arguments_of_kind.items():
             reduced_decay = share * arguments["weight_decay"]
             reduced = {**arguments, "weight_decay": reduced_decay}
-            groups.append((_OF_TASK.format(kind, task), reduced))
+            groups.append((_TASK_KIND.format(kind, task), reduced))
+    if exposure_references(settings):
+        exposure_arguments = {"weight_decay": EXPOSURE_DECAY_RATIO * decay}
+        if settings.optimizer == "muon":
+            exposure_arguments["orthogonal"] = False
+        groups.append((_EXPOSURE, exposure_arguments))
     return groups
 
 
@@ -188,6 +199,8 @@ def parameter_kinds(
     for part in (criterion.loss, network):
         modules = list(part.named_modules())
         tables = {module.weight for _, module in modules if isinstance(module, TABLES)}
+        exposure = [m for _, m in modules if isinstance(m, ExposureTerms)]
+        terms = {parameter for m in exposure for parameter in m.parameters()}
         for path, module in modules:
             in_list = isinstance(module, nn.ParameterList | nn.ParameterDict)
             words = path.rpartition(".")[2].split("_") if in_list else []
@@ -195,16 +208,18 @@ def parameter_kinds(
                 is_bias = "bias" in (*words, *name.split("_"))
                 if parameter in tables:
                     kinds[parameter] = _TABLE
+                elif parameter in terms:
+                    kinds[parameter] = _EXPOSURE
                 elif is_bias or isinstance(module, _SCALES):
                     kinds[parameter] = _NO_DECAY
                 else:
                     kinds[parameter] = _OTHER
     for name, parameter in network.named_parameters():
         for task in range(network.n_tasks):
-            patterns = (each.format(task=task) for each in network.task_parameters)
-            is_own = any(fnmatchcase(name, pattern) for pattern in patterns)
-            if is_own and kinds[parameter] != _NO_DECAY:
-                kinds[parameter] = _OF_TASK.format(kinds[parameter], task)
+            patterns = (form.format(task=task) for form in network.task_parameters)
+            is_of_task = any(fnmatchcase(name, pattern) for pattern in patterns)
+            if is_of_task and kinds[parameter] != _NO_DECAY:
+                kinds[parameter] = _TASK_KIND.format(kinds[parameter], task)
     return kinds
 
 
@@ -212,10 +227,11 @@ def _take_step(
     settings: Settings, chosen: Chosen, device: torch.device | None = None
 ) -> None:
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
-    sizes = (2, 2), (2,), (2, 2)
-    weight, bias, table = (nn.Parameter(torch.zeros(n, device=device)) for n in sizes)
+    weight = nn.Parameter(torch.zeros((2, 2), device=device))
+    bias = nn.Parameter(torch.zeros((2,), device=device))
+    table = nn.Parameter(torch.zeros((2, 2), device=device))
     groups: list[dict[str, Any]] = [
-        {"params": [each]} for each in (weight, bias, table)
+        {"params": [parameter]} for parameter in (weight, bias, table)
     ]
     groups[1]["weight_decay"] = 0.0
     groups[2]["weight_decay"] = LARGEST_DECAY_RATIO * base_decay(settings)
@@ -228,7 +244,8 @@ def _take_step(
     for parameter in (weight, bias, table):
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(lambda: torch.zeros(()))
-    if not all(bool(each.isfinite().all()) for each in (weight, bias, table)):
+    finite = [parameter.isfinite().all() for parameter in (weight, bias, table)]
+    if not all(map(bool, finite)):
         raise ValueError("its first step is not finite.")
 
 

@@ -33,7 +33,7 @@ def loss_choice(
     """Return the loss and its arguments, with `weight` if the user has set none."""
     registry: Any = LOSSES, MultiTaskLoss, "loss", settings.loss
     names = _components.resolve(registry).estimator_parameters
-    given = {name: getattr(settings, name) for name in names}
-    if WEIGHT in given and given[WEIGHT] is None:
-        given[WEIGHT] = weight
-    return registry, given
+    arguments = {name: getattr(settings, name) for name in names}
+    if WEIGHT in arguments and arguments[WEIGHT] is None:
+        arguments[WEIGHT] = weight
+    return registry, arguments

@@ -27,7 +27,7 @@ from sk_pwiser._utils._random import Generators, seeded_globally
 STATE_CLASSES = (*ENCODING_CLASSES, Rises, _settings.Settings)
 
 # Attributes of the net that are not among the settings of the estimator.
-_OF_NET = ("max_epochs", "average_decay", "compile_mode")
+_NET_ATTRIBUTES = ("max_epochs", "average_decay", "compile_mode")
 
 
 def to_state(result: TrainingResult) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
             encoding_params=_without_tables(result.settings.encoding_params),
         ),
         "generators": result.generators.__getstate__(),
-        "net": {name: getattr(net, name) for name in _OF_NET},
+        "net": {name: getattr(net, name) for name in _NET_ATTRIBUTES},
         "sampler": net.iterator_train__sampler,
         **net_state(net),
     }
@@ -85,10 +85,10 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
             replace(components, sampler=state["sampler"]),
             schema,
             device,
-            form=NetForm.of_update(eager),  # other trainings build their own net
+            form=NetForm.for_update(eager),  # other trainings build their own net
             epochs=SINGLE_PASS,
         )
-    for name in _OF_NET:
+    for name in _NET_ATTRIBUTES:
         setattr(net, name, state["net"][name])
     load_net_state(net, to_tensors(state))
     generators = Generators.__new__(Generators)

@@ -20,7 +20,12 @@ from sk_pwiser._columns._target_statistics import (
 )
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._rows._encoded_rows import Impressions, gather_bags
-from sk_pwiser._settings import Settings, left_out_column, shared_param
+from sk_pwiser._settings import (
+    Settings,
+    exposure_references,
+    left_out_column,
+    shared_param,
+)
 from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._tasks._labels import SoftTargets, Targets
@@ -105,15 +110,19 @@ class Schema:
             value_scales=value_scales,
         )
 
-    def transform(self, X: Any) -> Impressions:
-        """Encode a table as predictions read it."""
+    def transform(self, X: Any, *, as_shown: bool = False) -> Impressions:
+        """Encode a table as predictions read it.
+
+        `as_shown` reads how the rows were shown, instead of the reference.
+        """
         statistics = self.statistics
         n_rates = 0 if statistics is None else statistics.n_outputs
         codes, numeric, *bags = self.encoder.transform(X, n_rates)
         if statistics is not None:
             rates = statistics.transform(codes, self.elements(*bags))
             numeric[:, len(self.encoder.numeric_bins_) :] = rates
-        return Impressions.of(self.without_rare(codes), numeric, *bags)
+        rows = Impressions.of(self.without_rare(codes), numeric, *bags)
+        return rows.shown(self.encoder.exposure_codes(X)) if as_shown else rows
 
     def bag_matrix(self, bags: Mapping[str, np.ndarray]) -> csr_array | None:
         """Return `bag_inputs` as weights of shape `(n_samples, n_vectors)`, if any."""
@@ -213,7 +222,7 @@ class Schema:
             largest = max(*dims, self.widest_bag, 1)
         unseen_inputs = self.unseen_inputs()
         bins = self.encoder.numeric_bins_
-        bin_scales = [each.scale for each in self.encoder.inputs_]
+        bin_scales = [numeric.scale for numeric in self.encoder.inputs_]
         has_scores = any(column.has_scores for column in self.encoder.columns_)
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
@@ -284,6 +293,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
     """Return the encoder of the settings, not yet fitted."""
     # Parameters of the encoder under the same names.
     names = (
+        "exposure_monotone",
         "list_ages",
         "list_pooling",
         "list_weights",
@@ -299,6 +309,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         **{name: settings.encoding_params[name] for name in names},
         numeric_encoding=settings.numeric_encoding,
         domain_features=shared_param(settings, "domain_features") or (),
+        exposure_features=exposure_references(settings),
         time_column=left_out_column(settings),
         estimator_name=estimator_name,
     )
@@ -315,7 +326,7 @@ def unfitted_statistics(
     settings: Settings,
     encoder: TableEncoder,
     shape: tuple[int, int],  # of the labels
-    earlier: Schema | None = None,
+    earlier_schema: Schema | None = None,
     in_stream: bool = False,
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected.
@@ -324,11 +335,12 @@ def unfitted_statistics(
     """
     chosen = settings.target_encoding
     params = settings.encoding_params
-    before = None if earlier is None else earlier.statistics
+    before = None if earlier_schema is None else earlier_schema.statistics
     expected: list[Any] = [] if before is None else before.column_names(encoder)
     # A stream cannot choose the size of its first part.
-    n_samples = None if in_stream or earlier is not None else shape[0]
-    if earlier is not None and earlier.selection == statistics_selection(settings):
+    n_samples = None if in_stream or earlier_schema is not None else shape[0]
+    selection = statistics_selection(settings)
+    if earlier_schema is not None and earlier_schema.selection == selection:
         # Columns whose vocabulary has grown since then might be selected as well.
         n_categories = 0 if before is None else len(before.columns)
         chosen = expected[:n_categories]
@@ -339,7 +351,7 @@ def unfitted_statistics(
     if statistics is not None:
         statistics.n_tasks_ = shape[1]
     names = [] if statistics is None else statistics.column_names(encoder)
-    if earlier is not None and names != expected:
+    if earlier_schema is not None and names != expected:
         chosen_lists = settings.encoding_params["list_target_encoding"]
         raise ValueError(
             f"Training cannot continue with target_encoding="

@@ -5,7 +5,8 @@ from typing import Any
 
 def stop_reason(net: Any, n_epochs: int, kept_epoch: int) -> str:
     """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
-    last, stopping = int(net.history[-1, "epoch"]), net.stopping
+    last = int(net.history[-1, "epoch"])
+    stopping = net.stopping
     reason = f"Stopped at epoch {last}"
     if stopping is not None and stopping.misses_ == stopping.patience:
         is_loss = stopping.monitor == "valid_loss"

@@ -36,7 +36,7 @@ def flush_tiny_values(
         if isinstance(value, Tensor) and value.dim()  # not the count of steps
     ]
     if average is not None:
-        weights += average.parts[0].averages
+        weights += average.groups[0].averages
     for tensors, tiny in ((weights, TINY_WEIGHT), (moments, TINY_MOMENT)):
         for tensor in tensors:
             if tensor.is_floating_point():

@@ -24,22 +24,28 @@ def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[flo
     """Yield the AUC of each task, NaN if there is only one class."""
     if bool(((y > 0) & (y < 1)).any()):  # probabilities in place of labels
         # Each row counts twice, with the label 1 and with 0.
-        own = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-        weights = torch.cat([own * y, own * (1 - y)])
+        row_weights = torch.ones_like(y)
+        if weights is not None:
+            row_weights = weights.view(len(y), -1)
+        weights = torch.cat([row_weights * y, row_weights * (1 - y)])
         y = torch.cat([torch.ones_like(y), torch.zeros_like(y)])
         logits = logits.repeat(2, 1)
     for k in range(y.shape[1]):
-        parts = [y[:, k], logits[:, k]]
+        labels = y[:, k].cpu().numpy()
+        scores = logits[:, k].cpu().numpy()
+        task_weights = None
         if weights is not None:
-            weight = weights if weights.dim() == 1 else weights[:, k]
-            parts = [part[weight > 0] for part in (*parts, weight)]
-        labels, scores, *given = (part.cpu().numpy() for part in parts)
+            column = weights if weights.dim() == 1 else weights[:, k]
+            task_weights = column.cpu().numpy()
+            has_weight = task_weights > 0
+            labels = labels[has_weight]
+            scores = scores[has_weight]
+            task_weights = task_weights[has_weight]
         if len(labels) == 0 or labels.min() == labels.max():
             yield float("nan")
             continue
         # What `roc_auc_score` computes, without half of its checks and of its time.
-        sample_weight = given[0] if given else None
-        false, true, _ = roc_curve(labels, scores, sample_weight=sample_weight)
+        false, true, _ = roc_curve(labels, scores, sample_weight=task_weights)
         yield float(auc(false, true))
 
 
@@ -56,14 +62,16 @@ def task_log_losses(
     weights = ones if weights is None else weights.view(len(y), -1)
     sums = torch.zeros(2, y.shape[1], dtype=dtype, device=y.device)
     tensors = (torch.split(t, LOSS_ROWS) for t in (y, logits, weights))
-    for y, logits, known in zip(*tensors, strict=True):
+    for y, logits, row_weights in zip(*tensors, strict=True):
         y = y.to(dtype)
         losses = F.binary_cross_entropy_with_logits(
             logits.to(dtype), y, reduction="none"
         )
         # Each row without a click counts for those that the log has left out.
-        known = known.to(dtype) * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
-        sums += torch.stack([(losses * known).sum(0), known.expand_as(y).sum(0)])
+        n_stands_for = torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
+        row_weights = row_weights.to(dtype) * n_stands_for
+        weighted_losses = (losses * row_weights).sum(0)
+        sums += torch.stack([weighted_losses, row_weights.expand_as(y).sum(0)])
     return list((sums[0] / sums[1]).tolist())
 
 
@@ -75,18 +83,23 @@ GROUPED = "valid_grouped_auc_"
 
 def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
     """Yield the mean AUC within groups per task, NaN if no group has both labels."""
-    y, groups = rows.column("y").round(), rows.column("groups")
+    y = rows.column("y").round()
+    groups = rows.column("groups")
     weights = rows.column("sample_weight")
     for k in range(y.shape[1]):
-        labels, scores, codes = y[:, k], logits[:, k], groups
+        labels = y[:, k]
+        scores = logits[:, k]
+        codes = groups
         if weights is not None and weights.dim() == 2:
-            known = weights[:, k] > 0  # other weights are not read
-            labels, scores, codes = labels[known], scores[known], codes[known]
+            has_label = weights[:, k] > 0  # other weights are not read
+            labels = labels[has_label]
+            scores = scores[has_label]
+            codes = codes[has_label]
         if not len(labels):
             yield float("nan")
             continue
         _, codes = torch.unique(codes, return_inverse=True)
-        arrays = (part.cpu().numpy() for part in (labels, scores, codes))
+        arrays = (tensor.cpu().numpy() for tensor in (labels, scores, codes))
         yield auc_within(*arrays)[0]
 
 
@@ -128,7 +141,8 @@ def score_validation(
     The probabilities are those of the log that holds a share of the rows without click:
     the inverse of `full_log_logits`.
     """
-    y, weights = rows.column("y").round(), rows.column("sample_weight")
+    y = rows.column("y").round()
+    weights = rows.column("sample_weight")
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
     # In double: those near 1 would be equal, and 1 minus them would have few digits.
@@ -147,7 +161,8 @@ def record_validation(
     net: "MultiTaskNet", prefix: str, rows: TrainingRows, logits: Tensor
 ) -> None:
     """Record the log loss and AUC of each task, their means, and the score."""
-    y, weights = rows.column("y"), rows.column("sample_weight")
+    y = rows.column("y")
+    weights = rows.column("sample_weight")
     logits = logits.to(y.device)  # rows that did not fit on the device
     spec = net.module_.spec
     rate = spec.negative_sampling_rate
@@ -160,13 +175,14 @@ def record_validation(
     for name, values in by_figure.items():
         figures = dict(zip(net.task_names, values, strict=True))
         if len(values) > 1:
-            known = [value for value in values if not np.isnan(value)]
-            figures["mean"] = float(np.mean(known)) if known else np.nan
+            defined = [value for value in values if not np.isnan(value)]
+            figures["mean"] = float(np.mean(defined)) if defined else np.nan
+        is_loss = name == "log_loss"
         for task, value in figures.items():
-            key, is_loss = f"{prefix}_{name}_{task}", name == "log_loss"
+            key = f"{prefix}_{name}_{task}"
             record_best(net.history, key, value, lower_is_better=is_loss)
     if net.monitor == "valid_score":
-        parents, scorer = spec.event_parents, net.settings.early_stopping
-        tree = parents_by_name(parents, net.task_names)
+        tree = parents_by_name(spec.event_parents, net.task_names)
+        scorer = net.settings.early_stopping
         score = score_validation(scorer, rows, logits, tree, rate)
         record_best(net.history, f"{prefix}_score", score, lower_is_better=False)

@@ -22,7 +22,7 @@ TABLE_INTERVAL = 64
 
 
 @dataclass
-class _Part:
+class _Group:
     """Parameters whose averages are updated in the same steps."""
 
     parameters: list[Tensor]
@@ -41,12 +41,21 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         large = set(sparse_tables(module))
         trained: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
-        self.parts = [
-            _Part(parameters, [p.detach().clone() for p in parameters], *steps)
-            for parameters, *steps in (
-                ([p for p in trained if p not in large], INTERVAL, N_SINGLE_STEPS),
-                ([p for p in trained if p in large], TABLE_INTERVAL, 0),
-            )
+        small_parameters = [p for p in trained if p not in large]
+        large_tables = [p for p in trained if p in large]
+        self.groups = [
+            _Group(
+                parameters=small_parameters,
+                averages=[p.detach().clone() for p in small_parameters],
+                interval=INTERVAL,
+                n_single=N_SINGLE_STEPS,
+            ),
+            _Group(
+                parameters=large_tables,
+                averages=[p.detach().clone() for p in large_tables],
+                interval=TABLE_INTERVAL,
+                n_single=0,
+            ),
         ]
         self.decay = decay
         self.n_steps = 0
@@ -55,55 +64,58 @@ class WeightAverage:
     def step(self) -> None:
         """Count a step of the optimiser, and update the averages that are due."""
         self.n_steps += 1
-        for part in self.parts:
-            part.n_pending += 1
-            if self.n_steps <= part.n_single or part.n_pending == part.interval:
-                self._update(part)
+        for group in self.groups:
+            group.n_pending += 1
+            if self.n_steps <= group.n_single or group.n_pending == group.interval:
+                self._update(group)
 
     @torch.no_grad()
-    def _update(self, part: _Part) -> None:
+    def _update(self, group: _Group) -> None:
         # Smaller at first, so that the initial weights are soon forgotten. An average
         # with the factor (1 + n) / (5 + n) spans about a quarter of the steps so far.
         decay = min(self.decay, (1 + self.n_steps) / (5 + self.n_steps))
-        share = 1 - decay**part.n_pending
-        if part.averages:
-            torch._foreach_lerp_(part.averages, part.parameters, share)  # one kernel
-        part.n_pending = 0
+        share = 1 - decay**group.n_pending
+        if group.averages:
+            torch._foreach_lerp_(group.averages, group.parameters, share)  # one kernel
+        group.n_pending = 0
 
     @torch.no_grad()
     def swap(self) -> None:
         """Put the averages into the module, or the weights of the last step back."""
-        for part in self.parts:
-            if not self.is_in_module and part.n_pending:
-                self._update(part)
+        for group in self.groups:
+            if not self.is_in_module and group.n_pending:
+                self._update(group)
             # The tensors are exchanged, not copied.
-            for k, own in enumerate(part.parameters):
-                part.averages[k], own.data = own.data, part.averages[k]
+            for k, parameter in enumerate(group.parameters):
+                average = group.averages[k]
+                group.averages[k] = parameter.data
+                parameter.data = average
         self.is_in_module = not self.is_in_module
 
     @torch.no_grad()
     def restart(self) -> None:
         """Continue the training with the average, which the module has."""
         assert self.is_in_module
-        for part in self.parts:
-            part.n_pending = 0
-            for last, average in zip(part.averages, part.parameters, strict=True):
+        for group in self.groups:
+            group.n_pending = 0
+            for last, average in zip(group.averages, group.parameters, strict=True):
                 last.copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the weights of the last step."""
         assert self.is_in_module  # which has the averages themselves
         parts = [
-            {"weights": list(part.averages), "n_pending": part.n_pending}
-            for part in self.parts
+            {"weights": list(group.averages), "n_pending": group.n_pending}
+            for group in self.groups
         ]
         return {"n_steps": self.n_steps, "parts": parts}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; the module has the averages already."""
-        self.n_steps, self.is_in_module = state["n_steps"], True
-        for part, saved in zip(self.parts, state["parts"], strict=True):
-            part.n_pending = saved["n_pending"]
-            for tensor, value in zip(part.averages, saved["weights"], strict=True):
+        self.n_steps = state["n_steps"]
+        self.is_in_module = True
+        for group, saved in zip(self.groups, state["parts"], strict=True):
+            group.n_pending = saved["n_pending"]
+            for tensor, value in zip(group.averages, saved["weights"], strict=True):
                 tensor.copy_(value)

@@ -15,6 +15,7 @@ __all__ = ["TRUSTED_TYPES", "Scorer", "to_onnx"]
 TRUSTED_TYPES = [
     "sk_pwiser._estimator._classifier.MultiTaskCTRCVRClassifier",
     "sk_pwiser._estimator._task_view.TaskView",
+    "sk_pwiser._estimator._value_view.ValueView",
     "sk_pwiser.calibration._curves.IsotonicCurve",
     "sk_pwiser.calibration._curves.SigmoidCurve",
     "sk_pwiser.calibration._funnel_calibrator.FunnelCalibrator",

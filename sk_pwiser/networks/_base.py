@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._input import InputLayer
 from sk_pwiser.networks._spec import Bags, NetworkSpec, VectorSpec
-from sk_pwiser.networks._task_space import chain_logits, full_log_logits, initial_logits
+from sk_pwiser.networks._task_space import (
+    chain_logits,
+    full_log_logits,
+    initial_logits,
+    shown_logits,
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ class Labels:
     conditional_logits : Tensor of shape (batch, n_tasks) or None, default=None
         The conditional heads with their offset, if the network has such heads. The base
         class sets them, in either task space.
-    level_offset : Tensor of shape (n_tasks,) or None, default=None
-        That offset of the heads, for further towers that start at the base rates. The
-        base class sets it.
+    level_offset : Tensor of shape (n_tasks,) or (batch, n_tasks), or None, default=None
+        That offset of the heads, for further towers that start at the base rates; per
+        row if the exposure of the rows is part of it. The base class sets it.
 
     Examples
     --------
@@ -219,11 +224,16 @@ class MultiTaskNetwork(nn.Module):
         bags: Bags | None = None,
         *,
         composes: bool = True,
+        exposure_offset: Tensor | None = None,
     ) -> NetworkOutput:
-        """Run `forward`, check its output, add the offset, and compose the logits.
+        """Run `forward`, check its output, add the offsets, and compose the logits.
 
         The result has logits over impressions, in the full log. With `composes=False`
         they stay as `forward` returns them, which is conditional in conditional space.
+
+        An `exposure_offset` of shape `(batch, n_tasks)` is what the exposure of the
+        rows adds to the log-odds of the heads; without it, the result is that at the
+        reference.
 
         If the table has bags, `forward` receives the sums over the bags as the first
         numeric inputs. `input_layer` expects them there.
@@ -263,11 +273,14 @@ class MultiTaskNetwork(nn.Module):
             # A shift of the composed logits could raise a task above its parent.
             heads = at_least_float32(heads) + self.level_offset
             logits = chain_logits(heads, parents)
+        is_conditional = self.spec.task_space == "conditional"
+        offset = self.level_offset
+        if exposure_offset is not None:
+            logits, heads, offset = self._as_shown(logits, heads, exposure_offset)
         if not composes:
             return output._replace(
                 logits=logits, conditional_logits=heads, value_scores=value_scores
             )
-        is_conditional = self.spec.task_space == "conditional"
         if is_conditional and heads is None:
             # The sums of logarithms in the chain would lose most digits in half
             # precision.
@@ -286,8 +299,8 @@ class MultiTaskNetwork(nn.Module):
         compared = logits if sampled is None else sampled
         return output._replace(
             logits=logits,
-            aux_logits=self._shifted_aux_logits(output),
-            extra_losses=self._extra_losses(output, compared, heads),
+            aux_logits=self._shifted_aux_logits(output, exposure_offset),
+            extra_losses=self._extra_losses(output, compared, heads, offset),
             conditional_logits=heads if is_conditional else None,
             sampled_logits=sampled,
             value_scores=value_scores,
@@ -322,22 +335,55 @@ class MultiTaskNetwork(nn.Module):
             )
         return of_events, scores
 
-    def _shifted_aux_logits(self, output: NetworkOutput) -> Sequence[Tensor]:
-        """Add the offset to the auxiliary logits, if it belongs to their space."""
+    def _as_shown(
+        self, logits: Tensor, heads: Tensor | None, exposure_offset: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Add an offset per row to logits or heads; return the offset of the heads."""
+        at_reference = logits
+        parents = self.spec.event_parents
+        added = exposure_offset
+        if heads is not None:
+            heads = at_least_float32(heads) + exposure_offset
+            logits = chain_logits(heads, parents)
+        elif self.spec.task_space == "conditional":
+            logits = at_least_float32(logits) + exposure_offset
+        else:
+            logits = shown_logits(logits, exposure_offset, parents)
+            added = (logits - at_reference).detach()
+        if self.level_offset is not None:
+            added = added + self.level_offset
+        return logits, heads, added
+
+    def _shifted_aux_logits(
+        self, output: NetworkOutput, exposure_offset: Tensor | None
+    ) -> Sequence[Tensor]:
+        """Add the offsets to the auxiliary logits, that of the level in its space."""
         aux_logits = output.aux_logits
         is_of_conditional_heads = output.conditional_logits is not None
-        has_other_space = is_of_conditional_heads and self.spec.task_space == "entire"
-        if self.level_offset is None or has_other_space:
-            return aux_logits
+        is_entire = self.spec.task_space == "entire"
+        has_other_space = is_of_conditional_heads and is_entire
         # The criterion refuses other types.
         if not isinstance(aux_logits, list | tuple):
             return aux_logits
-        return [logits + self.level_offset for logits in aux_logits]
+        if self.level_offset is not None and not has_other_space:
+            aux_logits = [logits + self.level_offset for logits in aux_logits]
+        if exposure_offset is None:
+            return aux_logits
+        if is_entire:
+            parents = self.spec.event_parents
+            return [
+                shown_logits(logits, exposure_offset, parents) for logits in aux_logits
+            ]
+        return [logits + exposure_offset for logits in aux_logits]
 
     def _extra_losses(
-        self, output: NetworkOutput, logits: Tensor, heads: Tensor | None
+        self,
+        output: NetworkOutput,
+        logits: Tensor,
+        heads: Tensor | None,
+        offset: Tensor | None,
     ) -> Mapping[str, ExtraLoss]:
-        """Pass the log-odds with their offset to the extra losses that read labels."""
+        """Pass the log-odds with their offsets to the extra losses that read labels."""
         extra_losses = output.extra_losses
         # The criterion refuses other types.
         if not isinstance(extra_losses, Mapping):
@@ -347,7 +393,7 @@ class MultiTaskNetwork(nn.Module):
             # the heads, in an order that does not depend on when the losses run.
             heads = heads.view_as(heads)
         return {
-            name: partial(_loss_of_log_odds, term, logits, heads, self.level_offset)
+            name: partial(_loss_of_log_odds, term, logits, heads, offset)
             if callable(term)
             else term
             for name, term in extra_losses.items()

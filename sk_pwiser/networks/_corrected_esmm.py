@@ -32,7 +32,7 @@ class LaterHeads:
         The log-odds of the heads, with their offset.
     propensities : tuple of two Tensors
         The probabilities that the previous task happens and that it does not.
-    offset : Tensor of shape (n_tasks - 1,) or float, default=0.0
+    offset : Tensor of shape (..., n_tasks - 1) or float, default=0.0
         The offset of the heads, for towers beside them.
     """
 
@@ -157,7 +157,7 @@ class _CorrectedESMM(ESMM):
             )
         offset: Tensor | float = 0.0
         if labels.level_offset is not None:
-            offset = labels.level_offset[1:]
+            offset = labels.level_offset[..., 1:]
         propensities = self._propensities(labels)
         later = LaterHeads(labels, heads[:, 1:], propensities, offset)
         return F.pad(correction(later), (1, 0))

@@ -132,7 +132,7 @@ class CTCL(SharedBottom):
         def consistency(labels: Labels) -> Tensor:
             at_level = predicted
             if labels.level_offset is not None:
-                at_level = at_level + self._shifts(labels.level_offset).unsqueeze(1)
+                at_level = at_level + self._shifts(labels.level_offset)
             transfers = dict(zip(self.pairs, at_level.unbind(), strict=True))
             targets = None
             if self.reads_predictions:
@@ -145,15 +145,15 @@ class CTCL(SharedBottom):
         return NetworkOutput(logits, extra_losses={"consistency": consistency})
 
     def _shifts(self, level_offset: Tensor) -> Tensor:
-        """Return how far the offset moves the task of each transfer net."""
-        shifts = level_offset
+        """Return how far the offset moves the task of each net, `(n_pairs, ...)`."""
+        shifts = level_offset.reshape(-1, level_offset.shape[-1])
         if self.spec.task_space == "conditional":
             # Transfer nets predict over impressions.
             start = self.conditional_base_logits[: self.spec.n_events].to(level_offset)
-            heads = torch.stack([start, start + level_offset])
+            heads = torch.cat([start.unsqueeze(0), start + shifts])
             composed = chain_logits(heads, self.spec.event_parents)
-            shifts = composed[1] - composed[0]
-        return shifts[[target for _, target in self.pairs]]
+            shifts = composed[1:] - composed[:1]
+        return shifts[:, [target for _, target in self.pairs]].t()
 
 
 def consistency_loss(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._tasks._tree import chain_parents
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._spec import NetworkSpec
 
 # Upper limit of the initial rate of a conditional head: a head that starts near 1 has
@@ -126,3 +127,62 @@ def chain_logits(
     # Tasks without a parent are computed like the others, not copied from the input:
     # all columns then have the same rounding errors, and their order is kept.
     return torch.stack([p - n for p, n in zip(log_p, log_not, strict=True)], dim=1)
+
+
+def shown_logits(logits: Tensor, offset: Tensor, parents: Sequence[int]) -> Tensor:
+    r"""Add to log-odds over impressions what the exposure of the rows adds.
+
+    The offset of a task without a parent is added to its log-odds. The probability of
+    a later task given its parent does not depend on how a row was shown, apart from
+    its own offset, so that its probability over impressions changes by the factor of
+    that of its parent:
+
+    .. math:: \log P'_k = \log P_k + \log P'_{k-1} - \log P_{k-1}
+
+    The gradient of the factor is that of the offset alone: the head of the parent does
+    not learn from labels of later tasks.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | impression) at the reference.
+    offset : Tensor of shape (batch, n_tasks)
+        What the exposure adds to the log-odds of each task.
+    parents : sequence of int
+        Column of the task that each task presupposes, -1 for none.
+
+    Returns
+    -------
+    Tensor of shape (batch, n_tasks)
+        Log-odds of P'(Y_k = 1 | impression), as the rows were shown.
+    """
+    columns = at_least_float32(logits).unbind(dim=1)
+    offsets = offset.unbind(dim=1)
+    shown: list[Tensor] = []
+    gains: list[Tensor] = []  # of the logarithms of probabilities
+    for task, parent in enumerate(parents):
+        as_shown = columns[task] + offsets[task]
+        constant = columns[task].detach()
+        gain = F.logsigmoid(constant + offsets[task]) - F.logsigmoid(constant)
+        if parent >= 0:
+            log_p = F.logsigmoid(as_shown)
+            # Incoherent heads may have probabilities above that of the parent, which
+            # the factor must not raise above 1.
+            most = torch.maximum(log_p, F.logsigmoid(shown[parent].detach()))
+            log_p = torch.minimum(log_p + gains[parent], most)
+            as_shown = log_p - log_complement(log_p)
+            gain = gain + gains[parent]
+        shown.append(as_shown)
+        gains.append(gain)
+    return torch.stack(shown, dim=1)
+
+
+def log_complement(log_p: Tensor) -> Tensor:
+    """Return log(1 - p) of log(p) < 0."""
+    tiny = torch.finfo(log_p.dtype).tiny
+    log_p = log_p.clamp(max=-tiny)
+    # Each form where it is exact (Maechler, 2012).
+    is_large = log_p > -0.693
+    large = torch.log(-torch.expm1(torch.where(is_large, log_p, -1.0)))
+    small = torch.log1p(-torch.exp(torch.where(is_large, -1.0, log_p)))
+    return torch.where(is_large, large, small)

@@ -429,7 +429,7 @@ def _train(estimator, source, given, eval_set, *, seen, extends, penalty=None):
     rows = data.train
     task = None
     if hasattr(estimator, "_skl_callbacks"):
-        task = FitTask.of_fit(estimator, given)
+        task = FitTask.for_fit(estimator, given)
     if penalty is None:
         result = train(plan, data, net, task=task)
         fill_untrained(net, rows)

@@ -149,7 +149,7 @@ def test_weights_are_remembered():
     assert not weighted.counts_rows
     assert not extended.counts_rows
     known = TargetStatistics([0], [N_CODES])
-    fit_transform(known, *NEW, BLOCK, VALID, earlier=weighted)
+    fit_transform(known, *NEW, BLOCK, VALID, earlier_fit=weighted)
     assert not known.counts_rows
     # Those of an earlier version lack the attribute.
     weighted = fit(codes, y, weight * 0.9)

@@ -137,7 +137,7 @@ class LoggedRows(Callback):
 
     def on_train_end(self, net, **kwargs):
         logs = (net.optimizer_.logs or {}).values()  # None in the first call
-        self.n_rows_ = [sum(len(rows) for rows, *_ in log.parts) for log in logs]
+        self.n_rows_ = [sum(len(rows) for rows, *_ in log.entries) for log in logs]
         self.sizes_ = [len(log.table) for log in logs]
 
 
@@ -197,7 +197,7 @@ def test_tiny_moments_become_zeros():
         state["exp_avg_sq"][0, 0] = 1e-31
     before = [t.clone() for t in (layer.weight, *state.values())]
     average = WeightAverage(layer, 0.9)
-    [*averages] = average.parts[0].averages
+    [*averages] = average.groups[0].averages
     averages[1][0] = 1e-21
     flush_tiny_values(layer, optimizer, average)
     assert averages[1][0] == 0

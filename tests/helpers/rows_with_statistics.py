@@ -3,7 +3,9 @@
 from sk_pwiser._columns._target_statistics import BlockCounts
 
 
-def fit_transform(statistics, codes, y, weight, block, others, earlier=None, lists=()):
+def fit_transform(
+    statistics, codes, y, weight, block, others, earlier_fit=None, lists=()
+):
     """Learn statistics, and return the inputs of the rows; `others` are validated."""
     statistics.check_rows(codes, y, weight, lists)
     if not statistics.reads_blocks:
@@ -16,5 +18,5 @@ def fit_transform(statistics, codes, y, weight, block, others, earlier=None, lis
     for rows in (slice(0, half), slice(half, None)):
         if len(codes[rows]):
             counts.add(codes[rows], y[rows], weight[rows], block[rows], lists)
-    tables = statistics.fit(counts, earlier)
+    tables = statistics.fit(counts, earlier_fit)
     return statistics.transform(codes, lists, tables, block)
