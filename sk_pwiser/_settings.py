@@ -33,6 +33,7 @@ ENCODING_PARAMS: dict[str, Any] = {
     "max_categories": None,
     "min_frequency": 2,
     "n_hash_buckets": None,
+    "parents": None,
     "shared_embeddings": None,
     "target_encoding_blocks": 10,
     "target_encoding_min_values": 100,

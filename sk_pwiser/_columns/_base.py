@@ -147,6 +147,8 @@ class Column:
     has_scores: bool = False
     # The column whose vocabulary it shares.
     shared_name: Any = None
+    # The category column whose values those of this one belong to.
+    parent_name: Any = None
 
     # What warnings are about.
     content_: str | None = None  # of text that looks misread

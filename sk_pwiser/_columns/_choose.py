@@ -13,6 +13,7 @@ from sk_pwiser._columns._frames import (
     unknown_name,
 )
 from sk_pwiser._columns._list import LIST_MAPPINGS, LISTS
+from sk_pwiser._columns._parents import read_parents
 from sk_pwiser._columns._registry import KINDS
 from sk_pwiser._columns._vocabulary import Vocabulary
 
@@ -25,7 +26,11 @@ def make_columns(
     `params` are those of the encoder.
     """
     choice = Choice(params, cells, names)
-    return [_make_column(choice, name) for name in names]
+    columns = [_make_column(choice, name) for name in names]
+    for column in columns:
+        if column.name in choice.parents:
+            column.parent_name = choice.parents[column.name]
+    return columns
 
 
 def _make_column(choice, name):
@@ -66,6 +71,11 @@ class Choice:
         self.shared_embeddings: dict[Any, Any] = params["shared_embeddings"] or {}
         self.list_pooling: Mapping[Any, str] = self._read_pooling()
         self._check_lists()
+        self.parents: dict[Any, Any] = read_parents(
+            params["parents"],
+            lambda column: self.names[find_column("parents", column, self.names)],
+            self._category_names(has_lists=False),
+        )
         self.vectors: dict[Any, Any] = self._read_vectors()
 
     def is_category(self, name: Any) -> bool:
@@ -142,8 +152,10 @@ class Choice:
         for column in monotone:
             name = self.names[find_column("exposure_monotone", column, self.names)]
             check_among(
-                "exposure_monotone", name, numbers, "column of exposure_features with "
-                "numbers"
+                "exposure_monotone",
+                name,
+                numbers,
+                "column of exposure_features with numbers",
             )
             names.add(name)
         return names

@@ -64,6 +64,7 @@ class TableEncoder:
     list_weights: dict | None = None
     shared_embeddings: dict | None = None
     list_ages: dict | None = None
+    parents: dict | None = None
     # By column, the `IdVectors`; None when the columns have them.
     vectors: dict | None = None
     domain_features: Any = ()  # columns that must be inputs of the network
@@ -112,7 +113,11 @@ class TableEncoder:
         X = self._validate(X, reset=True)
         self.columns_: list[Any] = []
         if self.sparse_ is not None:
-            for name in ("categorical_features", "domain_features", "exposure_features"):
+            for name in (
+                "categorical_features",
+                "domain_features",
+                "exposure_features",
+            ):
                 value = getattr(self, name)
                 if not isinstance(value, str | None) and len(value):
                     raise ValueError(

@@ -29,7 +29,7 @@ def check_encoding_params(params):
         check_integer(name, params[name], at_least=least)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, params[name])
-    for name in LIST_MAPPINGS:
+    for name in (*LIST_MAPPINGS, "parents"):
         if not isinstance(params[name], dict | None):
             raise TypeError(
                 f"{name} must be None or a dict of columns; got {params[name]!r}."

@@ -231,7 +231,9 @@ def update_in_place(
             grow_tables(net, data.schema, encoded.growth, undo)
         log_net(net, undo)
         # Earlier updates may have learnt statistics that were constant.
-        net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
+        net.module_.input_layer.set_unseen_inputs(
+            data.schema.unseen_inputs(), data.schema.unseen_sources()
+        )
         train_once(
             net,
             data,

@@ -247,6 +247,7 @@ class Schema:
             task_parents=self.targets.parents,
             value_parents=self.targets.learnt_values.parents,
             unseen_inputs=unseen_inputs,
+            unseen_sources=self.unseen_sources(),
             vectors=self.vectors(),
             **shared,
         )
@@ -268,11 +269,30 @@ class Schema:
             return []
         places = self.rate_places()
         inputs = []
-        for column, table in zip(statistics.columns, statistics.tables_, strict=False):
-            values = table[UNSEEN].tolist()
+        for j, column in enumerate(statistics.columns):
+            values = statistics.unseen_inputs(j)
             for place, value in zip(places["codes", column], values, strict=True):
                 inputs.append((place, column, value))
         return inputs
+
+    def unseen_sources(self) -> list[tuple[int, int, float]]:
+        """Return what else statistics of unseen values depend on: those of parents.
+
+        These are the input, that of the parent, and a factor.
+        """
+        statistics = self.statistics
+        if statistics is None or not hasattr(statistics, "tables_"):
+            return []
+        parent_rates = statistics.parent_rates
+        if parent_rates is None:
+            return []
+        places = self.rate_places()
+        places_of_tables = [places["codes", column] for column in statistics.columns]
+        return [
+            (inputs[task], places_of_tables[parent][task], factor)
+            for j, inputs in enumerate(places_of_tables)
+            for task, parent, factor in parent_rates.unseen_sources(j)
+        ]
 
     def _find_inputs(self, features: Sequence[Any]) -> list[int]:
         """Return the inputs of columns, without statistics, as the network counts."""
@@ -301,6 +321,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         "max_categories",
         "min_frequency",
         "n_hash_buckets",
+        "parents",
         "shared_embeddings",
         "vectors",
     )

@@ -380,9 +380,15 @@ def encoding_model(onnx, schema, market, n_tasks):
     numeric = tensors["numeric"]
     if schema.statistics is not None:
         statistics = schema.statistics
-        for column, table in zip(statistics.columns, statistics.tables_, strict=True):
+        parent_rates = statistics.parent_rates
+        rates: dict[int, str] = {}  # by table, those of the rows
+        tables = zip(statistics.columns, statistics.tables_, strict=True)
+        for j, (column, table) in enumerate(tables):
             rows = graph.add("Squeeze", codes[column], [1])
-            numeric.append(graph.add("Gather", table, rows, axis=0))
+            inputs = graph.add("Gather", table, rows, axis=0)
+            if parent_rates is not None and parent_rates.has(j):
+                inputs = parent_rates.add_to_graph(graph, j, inputs, rates)
+            numeric.append(inputs)
     outputs = {
         "encoding/codes": graph.types.INT64,
         "encoding/numeric": graph.types.FLOAT,

@@ -44,6 +44,9 @@ class InputLayer(nn.Module):
         for index, column, value in spec.unseen_inputs:
             self.values_of[index] = column
             self.unseen_inputs[index] = value
+        self.unseen_sources = constant(torch.arange(spec.n_numeric))
+        self.unseen_factors = constant(torch.zeros(spec.n_numeric))
+        self._set_sources(spec.unseen_sources)
         self.embeddings = nn.ModuleList(
             nn.Embedding(sum(spec.cardinalities), dim) for _ in range(n_tables)
         )
@@ -126,7 +129,7 @@ class InputLayer(nn.Module):
         if dropped is not None and self.depends:
             # Inputs that depend on no value read the last, added column.
             is_unseen = F.pad(dropped, (0, 1)).index_select(1, self.values_of)
-            numeric = torch.where(is_unseen, self.unseen_inputs, numeric)
+            numeric = self._replace_unseen(is_unseen, numeric)
         blocks.append([bins(numeric) for bins in self.bins] or [numeric] * n_tables)
         inputs = [torch.cat(columns, dim=1) for columns in zip(*blocks, strict=True)]
         # Gates come first: their factors then apply to the products, too.
@@ -148,6 +151,28 @@ class InputLayer(nn.Module):
         drawn.uniform_(generator=generator_on(codes.device))
         dropped = drawn < self.dropout
         return torch.where(dropped, self.unseen, places), dropped
+
+    def _replace_unseen(self, is_unseen: Tensor, numeric: Tensor) -> Tensor:
+        """Replace the inputs of unseen values."""
+        replaced = torch.where(is_unseen, self.unseen_inputs, numeric)
+        # An input may follow that of its parent, which may be replaced itself.
+        for _ in range(self.n_levels):
+            sources = replaced.index_select(1, self.unseen_sources)
+            followed = self.unseen_inputs + self.unseen_factors * sources
+            replaced = torch.where(is_unseen, followed, numeric)
+        return replaced
+
+    def _set_sources(self, sources: Sequence[tuple[int, int, float]]) -> None:
+        """Set which inputs of unseen values follow which others."""
+        source_of = {index: source for index, source, _ in sources}
+        self.n_levels = 0
+        for index, source, factor in sources:
+            self.unseen_sources[index] = source
+            self.unseen_factors[index] = factor
+            n_levels = 1
+            while (source := source_of.get(source, -1)) >= 0:
+                n_levels += 1
+            self.n_levels = max(self.n_levels, n_levels)
 
     def with_sums(self, codes: Tensor, numeric: Tensor, bags: Bags) -> Tensor:
         """Put the sums over bags before the numeric inputs.
@@ -181,11 +206,14 @@ class InputLayer(nn.Module):
         return torch.cat([table[:, :width] for table in tables], dim=1).detach()
 
     def set_unseen_inputs(
-        self, unseen_inputs: Sequence[tuple[int, int, float]]
+        self,
+        unseen_inputs: Sequence[tuple[int, int, float]],
+        unseen_sources: Sequence[tuple[int, int, float]] = (),
     ) -> None:
         """Set the numeric inputs of unseen values, as in the network's `spec`."""
         for index, _, value in unseen_inputs:
             self.unseen_inputs[index] = value
+        self._set_sources(unseen_sources)
 
     def set_tables(
         self,

@@ -217,6 +217,10 @@ class NetworkSpec:
         Numeric inputs that depend on a category value: the index of the input, that of
         the category column, and what the input is for an unseen value. Category dropout
         replaces them with the value.
+    unseen_sources : sequence of tuple (int, int, float), default=()
+        Inputs that follow another input if their value is unseen: the index of one of
+        `unseen_inputs`, that of the other input, and the factor of the latter. Such is
+        the rate of an unseen value whose parent is known.
     vectors : sequence of VectorSpec, default=()
         Vectors of the values of category columns. The codes of such a column may exceed
         its cardinality: `input_layer` reads them.
@@ -271,6 +275,7 @@ class NetworkSpec:
     domain_features: Sequence[int] | None = None
     value_parents: Sequence[int] = ()
     unseen_inputs: Sequence[tuple[int, int, float]] = ()
+    unseen_sources: Sequence[tuple[int, int, float]] = ()
     vectors: Sequence[VectorSpec] = ()
 
     n_events: int = field(init=False)
