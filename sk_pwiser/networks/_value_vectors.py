@@ -18,12 +18,11 @@ class ValueVectors(nn.Module):
     .. math:: e_c + W v_c
 
     with a matrix W per column and table, as in Pembek et al. (2025),
-    :arxiv:`2507.19473`, who bound the norm of e. Here weight decay does, which is larger
-    for embeddings than for W. Values without a vector share a learnt one in the place
-    of W v. Codes from the cardinality of the column on
-    have a vector, but no embedding: they have that of unseen values. Category dropout
-    replaces embeddings alone, so that the network learns what a vector says of a new
-    value.
+    :arxiv:`2507.19473`, who bound the norm of e. Here weight decay does, which is
+    larger for embeddings than for W. Values without a vector share a learnt one in the
+    place of W v. Codes from the cardinality of the column on have a vector, but no
+    embedding: they have that of unseen values. Category dropout replaces embeddings
+    alone, so that the network learns what a vector says of a new value.
     """
 
     def __init__(self, spec: NetworkSpec, n_tables: int) -> None:
