@@ -404,7 +404,11 @@ class TargetStatistics:
         is_learnt = np.isfinite(earlier_scale)
         if is_learnt.all():
             return earlier_strengths, earlier_mean, earlier_scale
-        strengths = self._estimate_strengths(j, counts)
+        if self.parents and self.parents[j] != NO_PARENT:
+            rates_of_parents = self._rates_of_parents(j)
+            strengths = self._estimate_strengths(counts, rates_of_parents)
+        else:
+            strengths = self._estimate_strengths(counts)
         strengths = np.where(is_learnt[:-1], earlier_strengths, strengths)
         n_rows = 0.0
         mean = 0.0
@@ -563,18 +567,21 @@ class TargetStatistics:
         n_rows *= self.sizes_[j] / (self.n_encoded_ + older)
         return np.log1p(n_rows)
 
-    def _estimate_strengths(self, j, counts):
-        """Return the strength per task, infinite if the rates only vary by chance."""
+    def _estimate_strengths(self, counts, rates_of_parents=None):
+        """Return the strength per task, infinite if the rates only vary by chance.
+
+        They vary around the base rates or, `(n_tasks, n_values)`, those of parents.
+        """
         strengths = np.full(self.n_tasks_, np.inf)
         base_rates = self._base_rates()
-        if self.parents and self.parents[j] != NO_PARENT:
-            base_rates = self._rates_of_parents(j)
+        if rates_of_parents is not None:
+            base_rates = rates_of_parents
         for task, (n, k) in enumerate(zip(*counts, strict=True)):
             has_several = n > 1
             n = n[has_several]
             k = k[has_several]
             p = base_rates[task]
-            if np.ndim(p):  # those of the parents of the values
+            if rates_of_parents is not None:
                 p = p[has_several]
             if len(n) == 0:
                 continue
@@ -585,7 +592,7 @@ class TargetStatistics:
             error = np.sqrt(by_chance.sum()) / n.sum()
             excess = np.sum((k - n * p) ** 2 / n - binomial) / n.sum()
             if excess > MIN_Z * error:
-                if np.ndim(p):
+                if rates_of_parents is not None:
                     binomial = binomial @ n / n.sum()
                 strengths[task] = np.clip(binomial / excess - 1, *STRENGTHS)
         return strengths
