@@ -676,7 +676,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -685,7 +685,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -834,7 +834,7 @@ class MultiTaskCTRCVRClassifier(
         return update(
             Settings.of(vars(self)),
             rows,
-            earlier=last_result,
+            earlier_fit=last_result,
             classes=classes,
             undo=undo,
             task=task,

@@ -1,6 +1,6 @@
 """What the exposure of rows, such as their position, adds to their log-odds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from math import prod
 from typing import NamedTuple
@@ -96,6 +96,7 @@ class ExposureTerms(nn.Module):
     def all_terms(self) -> Tensor:
         """Return the terms of all combinations of values, `(*n_codes, n_terms)`."""
         n_columns = len(self.tables)
+        parts: list[tuple[tuple[int, ...], Tensor]]
         parts = [((place,), terms) for place, terms in enumerate(self.columns)]
         parts += zip(self.pairs, self.products, strict=True)
         total = None
@@ -126,10 +127,10 @@ def _lowest_so_far(terms: Tensor, axis: int) -> Tensor:
     return terms.cummin(dim=axis).values
 
 
-def _in_order(terms: Tensor, axis: int, function: object) -> Tensor:
+def _in_order(terms: Tensor, axis: int, function: Callable[..., Tensor]) -> Tensor:
     """Apply a function to the terms of ordered codes along an axis."""
     n_ordered = terms.shape[axis] - N_UNORDERED
-    unordered, ordered = terms.split([N_UNORDERED, n_ordered], dim=axis)
+    unordered, ordered = torch.split(terms, [N_UNORDERED, n_ordered], dim=axis)
     if not n_ordered:
         return terms
     return torch.cat([unordered, function(ordered, axis)], dim=axis)

@@ -141,12 +141,14 @@ def test_each_kind_claims_columns():
         "items": [["a"], ["b"], [], ["a"]],
         "item": list("abab"),
         "film": list("aabb"),
+        "position": [1, 2, 1, 3],
         "array": [np.ones(2)] * 4,
         "number": [1.5, 2.5, 3.0, 4.0],
     }
     shared = {"list_pooling": {"items": "attention"}, "time_column": "time"}
     shared |= {"list_weights": {"items": "weights"}, "list_ages": {"items": "ages"}}
     shared |= {"shared_embeddings": {"items": "item"}}
+    shared |= {"exposure_features": {"position": None}}
     shared |= {"vectors": {"film": IdVectors({"a": [1.0, 2.0]})}}
     made = {SparseColumns}
     for encoding in ("standard", "quantile", "piecewise_linear", "bins_and_scores"):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from rows_with_statistics import fit_transform
 from small_model import refuses, small
@@ -16,7 +17,7 @@ from sk_pwiser.export import Scorer
 N_GROUPS, N_KINDS, N_ITEMS = 3, 9, 60
 
 
-def rows(n=1_500, seed=0):
+def rows(n=3_000, seed=0):
     """Return codes of group, kind and item, labels, and blocks.
 
     Kinds and items of a group differ from each other. A tenth of the rows have another
@@ -29,10 +30,11 @@ def rows(n=1_500, seed=0):
     kind = np.where(rng.random(n) < 0.1, rng.integers(N_KINDS, size=n), 0)
     kind = np.where(kind > 0, kind, kind_of_item[item])
     group = group_of_kind[kind]
-    log_odds = rng.normal(size=N_GROUPS)[group] + rng.normal(size=N_KINDS)[kind]
-    log_odds += rng.normal(size=N_ITEMS)[item]
-    click = rng.random(n) < 1 / (1 + np.exp(-log_odds))
-    conversion = click & (rng.random(n) < 0.4)
+    log_odds = np.linspace(-1.5, 1.5, N_GROUPS)[group]
+    log_odds += rng.normal(size=N_KINDS)[kind] + rng.normal(size=N_ITEMS)[item]
+    p = 1 / (1 + np.exp(-log_odds))
+    click = rng.random(n) < p
+    conversion = click & (rng.random(n) < p)
     codes = np.column_stack([group, kind, item]) + FIRST_VALUE
     return codes, np.c_[click, conversion].astype(float), assign_blocks(n, 5)
 
@@ -142,9 +144,9 @@ def test_labels_of_noise_cannot_be_told_from_the_inputs():
 
 def test_an_update_adds_rows_and_undo_takes_them_back():
     codes, y, block = rows()
-    first = slice(0, 1_400)
+    first = slice(0, 2_900)
     statistics = statistics_of()
-    nothing = np.zeros(1_400, dtype=bool)
+    nothing = np.zeros(2_900, dtype=bool)
     weight = np.ones_like(y)
     fit_transform(
         statistics, codes[first], y[first], weight[first], block[first], nothing
@@ -152,7 +154,7 @@ def test_an_update_adds_rows_and_undo_takes_them_back():
     before = statistics.transform(codes)
     parents = {j: array.copy() for j, array in statistics.parents_.items()}
     undo = []
-    rest = slice(1_400, None)
+    rest = slice(2_900, None)
     statistics.update(codes[rest], y[rest], weight[rest], undo)
     after = statistics.transform(codes)
     value = codes[-1]
@@ -273,13 +275,11 @@ def test_category_dropout_gives_unseen_values_the_inputs_of_their_parents():
     numeric = encoded.numeric.copy()
     schema = model._result.schema
     names = schema.encoder.category_names_
-    for dropped in (["item"], ["item", "kind"], ["kind"]):
+    for dropped in (["item"], ["item", "kind"], ["item", "kind", "group"]):
         unseen = X.copy()
         unseen[dropped] = "new"
         expected = model.encode(unseen).numeric
         is_unseen = [name in dropped for name in names] + [False]
-        import torch
-
         chosen = torch.tensor([is_unseen]).index_select(1, layer.values_of)
         found = layer._replace_unseen(chosen, torch.from_numpy(numeric))
         assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
