@@ -182,6 +182,10 @@ class MultiTaskCTRCVRClassifier(
           distributed by a hash, unseen values included, in place of a vocabulary. With
           `max_categories`, the most frequent values keep codes of their own. Target
           statistics are those of the buckets;
+        - `parents`, None by default: a dict of names of category columns to names of
+          those of their parents, such as ``{"item": "brand"}``, on several levels.
+          Target statistics of rare and new values shrink towards those of the parent
+          in the row; see :ref:`parents_of_values`;
         - `shared_embeddings`, None by default: a dict of names of list columns to names
           of category columns, such as the last authors of a user and this row's author.
           The two have one vocabulary, counted over both, and one embedding per value;
@@ -197,7 +201,11 @@ class MultiTaskCTRCVRClassifier(
           are then shifted to the level of these rows. It is no feature, and DataFrames
           without it can be predicted; see :ref:`times_of_rows`;
         - `time_feature`, False by default: whether the `time_column`, which must then
-          be of numbers or categories, is a feature as well.
+          be of numbers or categories, is a feature as well;
+        - `vectors`, None by default: a dict of names of category columns to tables with
+          vectors of their values, such as of the texts of items: a DataFrame whose
+          index, or column of the same name, has the values, or a mapping of value to
+          vector. Values without rows have their vectors, too; see :ref:`vectors`.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
         null in `Y`), such as a conversion that may still come. With "ignore", they take
