@@ -207,7 +207,9 @@ def checked_model(network, caller):
     for package in ("onnx", "onnxscript"):
         import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
-    n_bytes = sum(parameter.nbytes for parameter in network.parameters())
+    # Vectors of ids are buffers.
+    tensors = [*network.parameters(), *network.buffers()]
+    n_bytes = sum(tensor.nbytes for tensor in tensors)
     if n_bytes >= LARGEST_FILE:
         raise ValueError(
             f"The network cannot be exported: its weights take {n_bytes / 2**30:.1f} "
@@ -392,9 +394,15 @@ def encoding_model(onnx, schema, market, *, n_shifts, output_names):
     numeric = tensors["numeric"]
     if schema.statistics is not None:
         statistics = schema.statistics
-        for column, table in zip(statistics.columns, statistics.tables_, strict=True):
+        parent_rates = statistics.parent_rates
+        rates: dict[int, str] = {}  # by table, those of the rows
+        tables = zip(statistics.columns, statistics.tables_, strict=True)
+        for j, (column, table) in enumerate(tables):
             rows = graph.add("Squeeze", codes[column], [1])
-            numeric.append(graph.add("Gather", table, rows, axis=0))
+            inputs = graph.add("Gather", table, rows, axis=0)
+            if parent_rates is not None and parent_rates.has(j):
+                inputs = parent_rates.add_to_graph(graph, j, inputs, rates)
+            numeric.append(inputs)
     outputs = {
         "encoding/codes": graph.types.INT64,
         "encoding/numeric": graph.types.FLOAT,
@@ -410,9 +418,9 @@ def encoding_model(onnx, schema, market, *, n_shifts, output_names):
         outputs["encoding/shifts"] = graph.types.DOUBLE
     codes = graph.add("Concat", *(codes or [_add_empty(graph, np.int64)]), axis=1)
     # Rare values have target statistics, but no embedding.
-    sizes = np.array([schema.encoder.cardinalities_], dtype=np.int64)
-    has_vector = graph.add("Less", codes, sizes)
-    graph.add("Where", has_vector, codes, np.int64(UNSEEN), output="encoding/codes")
+    sizes = np.array([schema.encoder.n_network_codes_], dtype=np.int64)
+    is_read = graph.add("Less", codes, sizes)
+    graph.add("Where", is_read, codes, np.int64(UNSEEN), output="encoding/codes")
     numeric = numeric or [_add_empty(graph, np.float32)]
     graph.add("Concat", *numeric, output="encoding/numeric", axis=1)
     helper = graph.helper

@@ -1,6 +1,7 @@
 """Probabilities of single rows and small batches, without tables."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -53,14 +54,17 @@ class RowEncoder:
         self._numeric_fields = forms["numeric"]
         self._bag_fields = [field for _, field in forms["bags"]]
         self._bag_sizes = [shape.n_vectors for shape in encoder.bags_]
-        self._cardinalities = np.array(encoder.cardinalities_, dtype=np.int64)
+        self._n_codes = np.array(encoder.n_network_codes_, dtype=np.int64)
         self._statistics: list[tuple[int, np.ndarray]] = []
-        self._list_statistics: list[tuple[int, np.ndarray]] = []
+        # Of list columns, with the index of the table.
+        self._list_statistics: list[tuple[int, int, np.ndarray]] = []
+        self._parent_rates = None
         statistics = schema.statistics
         if statistics is not None:
+            self._parent_rates = deepcopy(statistics.parent_rates)
             tables = [table.copy() for table in statistics.tables_]
             self._statistics = list(zip(statistics.columns, tables, strict=False))
-            self._list_statistics = [(i, tables[j]) for i, j in statistics.lists]
+            self._list_statistics = [(i, j, tables[j]) for i, j in statistics.lists]
 
     def encode(
         self, columns: Sequence[Any], n_rows: int
@@ -70,18 +74,19 @@ class RowEncoder:
         numeric = []
         for index, field in self._numeric_fields:
             numeric += _encode(field, columns[index])
-        for column, table in self._statistics:
-            numeric += list(table[codes[column]].T)
+        rates: dict[int, np.ndarray] = {}  # by table, of the rows
+        for j, (column, table) in enumerate(self._statistics):
+            numeric += list(self._inputs(j, table[codes[column]], rates).T)
         bags = None
         if self._bag_fields:
             parts = self._encode_bags(columns, n_rows)
             bags = combine_bags(parts, self._bag_sizes)
-            for index, table in self._list_statistics:
-                rates = self._list_rates(index, parts[index], table)
-                numeric += list(rates[:, 0] if n_rows == 1 else rates)
+            for index, j, table in self._list_statistics:
+                list_rates = self._list_rates(index, parts[index], j, table)
+                numeric += list(list_rates[:, 0] if n_rows == 1 else list_rates)
         code_rows = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
-        code_rows = np.where(code_rows < self._cardinalities, code_rows, UNSEEN)
+        code_rows = np.where(code_rows < self._n_codes, code_rows, UNSEEN)
         return code_rows, as_rows(numeric, n_rows, np.float32), bags
 
     def _encode_bags(self, columns, n_rows):
@@ -92,11 +97,22 @@ class RowEncoder:
             for field in self._bag_fields
         ]
 
-    def _list_rates(self, index, bags, table):
+    def _inputs(self, j, values, rates):
+        """Return the target statistics of rows from those of their values.
+
+        They differ if values have parents, whose `rates` are those of the same rows.
+        """
+        if self._parent_rates is None or not self._parent_rates.has(j):
+            return values
+        inputs = self._parent_rates.inputs(j, np.atleast_2d(values), rates)
+        # The value of a single row, or one for all rows.
+        return inputs[0] if values.ndim == 1 and len(inputs) == 1 else inputs
+
+    def _list_rates(self, index, bags, j, table):
         """Return the target statistics of lists, means over their elements."""
         column = self._bag_fields[index].column
         elements = column.elements_of(bags.indices, np.diff(bags.offsets))
-        return elements.means(table[elements.codes]).T
+        return elements.means(self._inputs(j, table[elements.codes], {})).T
 
 
 def _encode(field, values):
