@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser import _responses
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import ColumnInput, column_inputs
@@ -47,10 +48,10 @@ class NetworkPredictionMixin(PredictionMixin):
             check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        with _threads.limited_threads():
+        with _threads.limited_threads(), self._exposure():
             if _frames.reads_in_parts(X):
                 return _predict_files.dataset_logits(result, X)
-            return result.net.forward(result.schema.transform(X)).numpy()
+            return result.net.forward(result.schema.predicted(X)).numpy()
 
     def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
         """Return the column names, and a function that permutes one of them."""
@@ -59,7 +60,9 @@ class NetworkPredictionMixin(PredictionMixin):
         schema = self._result.schema
         net = self._result.net
         with _threads.limited_threads():
-            encoded = schema.transform(X)
+            # Compared with labels of the rows as they were shown.
+            with _responses.exposure_as("logged"):
+                encoded = schema.predicted(X)
 
         def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
             # The same rows in the same batches as of a permuted table.
@@ -133,7 +136,7 @@ class NetworkPredictionMixin(PredictionMixin):
         """
         if output is not None:
             check_is_fitted(self)
-            with _threads.limited_threads():
+            with _threads.limited_threads(), self._exposure():
                 return _predict_files.write_predictions(self._result, X, output)
         return super().predict_proba(X)
 
@@ -167,12 +170,12 @@ class NetworkPredictionMixin(PredictionMixin):
             raise ValueError(
                 "predict_value needs an estimator that was fitted with value_tasks."
             )
-        with _threads.limited_threads():
+        with _threads.limited_threads(), self._exposure():
             tables: Iterable[Impressions]
             if _frames.reads_in_parts(X):
                 tables = _predict_files.encoded_tables(result.schema, X)
             else:
-                tables = [result.schema.transform(X)]
+                tables = [result.schema.predicted(X)]
             heads = [result.net.predict_heads(rows) for rows in tables]
         logits, scores = (np.concatenate(arrays) for arrays in zip(*heads, strict=True))
         means = np.exp(scores.astype(np.float64)) * np.array(result.schema.value_scales)

@@ -1,12 +1,19 @@
 """What the exposure of rows, such as their position, adds to their log-odds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+# How the rows of a value were shown counts as that of all rows would with so many more.
+PRIOR_ROWS = 10.0
+
+# Counts of columns with more of them would take too much memory.
+MOST_COUNTS = 2**24
 
 # The first codes of a column, of missing and of rare values, have no order.
 N_UNORDERED = 2
@@ -68,15 +75,77 @@ class ExposureTerms(nn.Module):
             prod(table.n_codes for table in self.tables[place + 1 :])
             for place in range(len(self.tables))
         ]
+        self.n_combinations = prod(table.n_codes for table in self.tables)
         self.strides = nn.Buffer(torch.tensor(strides), persistent=False)
+        # Of a training: the column of codes that tells most about the exposure, and
+        # the numbers of rows per code and combination of how they were shown.
+        self.told_by: int | None = None
+        self.register_buffer("counts", None, persistent=False)
+        self.register_buffer("prior_counts", None, persistent=False)
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def count_rows(
+        self, parts: Iterable[tuple[Tensor, Tensor]], cardinalities: Sequence[int]
+    ) -> None:
+        """Count how the values of category columns were shown, before a training.
+
+        Parameters
+        ----------
+        parts : iterable of (Tensor, Tensor)
+            Codes of the category columns, `(n_rows, n_category_columns)`, and of how
+            the rows were shown, `(n_rows, n_columns)`.
+        cardinalities : sequence of int
+            Numbers of codes of the category columns.
+        """
+        n = self.n_combinations
+        device = self.strides.device
+        columns = [k for k, size in enumerate(cardinalities) if size * n <= MOST_COUNTS]
+        counts = {
+            k: torch.zeros(cardinalities[k] * n, dtype=torch.int64) for k in columns
+        }
+        total = torch.zeros(n, dtype=torch.int64)
+        for codes, exposure in parts:
+            cells = self._cells(exposure.to(device)).cpu()
+            total += torch.bincount(cells, minlength=n)
+            for k in columns:
+                places = codes[:, k].cpu().long() * n + cells
+                counts[k] += torch.bincount(places, minlength=len(counts[k]))
+        prior = PRIOR_ROWS * total.double() / total.sum()
+        # What is known of a row without the column's value.
+        best = (total * (total.double() / total.sum()).clamp(min=1e-12).log()).sum()
+        self.told_by = None
+        for k in columns:
+            of_codes = counts[k].view(-1, n).double()
+            others = (of_codes - 1).clamp(min=0) + prior
+            n_others = (of_codes.sum(dim=1, keepdim=True) - 1).clamp(min=0) + PRIOR_ROWS
+            gain = (of_codes * (others / n_others).clamp(min=1e-12).log()).sum()
+            if gain > best:
+                best = gain
+                self.told_by = k
+        if self.told_by is not None:
+            self.counts = counts[self.told_by].view(-1, n).float().to(device)
+            self.prior_counts = prior.float().to(device)
+
+    def forget_rows(self) -> None:
+        """Forget the counts of a training."""
+        self.told_by = None
+        self.counts = None
+        self.prior_counts = None
+
+    def forward(self, codes: Tensor, category_codes: Tensor | None = None) -> Tensor:
         """Return the terms of rows, by the codes of their columns.
+
+        An old ranking shows good items first. The network, with its weight decay, does
+        not learn all of what makes an item good, and the terms would learn the rest. In
+        training, the gradient of the terms is therefore that of their differences from
+        their mean over the other rows of the item, to which errors of the network that
+        depend on the item alone add nothing (Robinson, 1988).
 
         Parameters
         ----------
         codes : integer Tensor of shape (batch, n_columns)
             Codes of how the rows were shown.
+        category_codes : integer Tensor of shape (batch, n_category_columns), or None
+            The codes of the category columns, in training.
 
         Returns
         -------
@@ -84,9 +153,12 @@ class ExposureTerms(nn.Module):
             What is added to the log-odds of each task.
         """
         terms = self.all_terms().flatten(end_dim=-2)
-        cells = (codes.long() * self.strides).sum(dim=1)
+        cells = self._cells(codes)
         terms = terms - terms[self._reference_cell()]
         of_rows = terms.index_select(0, cells)
+        if category_codes is not None and self.told_by is not None:
+            mean = self._shares(category_codes, cells) @ terms
+            of_rows = of_rows - mean + mean.detach()
         if self.tasks == tuple(range(self.n_tasks)):
             return of_rows
         columns = dict(zip(self.tasks, of_rows.unbind(dim=1), strict=True))
@@ -113,6 +185,19 @@ class ExposureTerms(nn.Module):
             if table.never_rises:
                 total = _in_order(total, axis, _lowest_so_far)
         return total
+
+    def _cells(self, codes: Tensor) -> Tensor:
+        """Return the combinations of codes as numbers."""
+        return (codes.long() * self.strides).sum(dim=1)
+
+    def _shares(self, category_codes: Tensor, cells: Tensor) -> Tensor:
+        """Return how the other rows of the same values were shown, as shares."""
+        values = category_codes[:, self.told_by].long()
+        counts = self.counts.index_select(0, values)
+        others = counts - F.one_hot(cells, self.n_combinations)
+        # Rows that were not counted, such as those of another part.
+        others = others.clamp(min=0) + self.prior_counts
+        return others / others.sum(dim=1, keepdim=True)
 
     def _reference_cell(self) -> int:
         n_codes = [table.n_codes for table in self.tables]
