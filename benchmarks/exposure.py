@@ -74,7 +74,10 @@ class World:
                 "item": item.ravel().astype(str),
                 "group": self.group[item].ravel().astype(str),
                 "x": x.ravel(),
-                **{f"user_{k}": user[:, k].repeat(ROWS_OF_PAGE) for k in range(N_TRAITS)},
+                **{
+                    f"user_{k}": user[:, k].repeat(ROWS_OF_PAGE)
+                    for k in range(N_TRAITS)
+                },
                 "position": position.ravel(),
                 "device": device.repeat(ROWS_OF_PAGE),
             }

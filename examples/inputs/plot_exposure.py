@@ -79,19 +79,21 @@ print(f"{pleases.mean():.3f} of the rows please in truth")
 # The effect of the position
 # --------------------------
 #
-# `as_shown` predicts each row where it was shown. The same row at all positions shows
+# `as_shown` predicts each row where it was shown. The same rows at all positions show
 # what the model has learnt of them. The rates of the log fall faster, since good items
 # are first.
 
 import matplotlib.pyplot as plt
 
 positions = np.arange(1, n_positions + 1)
-same_row = pd.concat([log[:1]] * n_positions).assign(position=positions)
-log_odds = model.as_shown().predict_logits(same_row)
+as_shown = model.as_shown()
+means = np.array(
+    [as_shown.predict_proba(rows.assign(position=k))[:, 1].mean() for k in positions]
+)
 rates = click.groupby(log["position"]).mean()
 fig, ax = plt.subplots(figsize=(7, 4))
 ax.plot(positions, rates / rates[1], "o--", label="click rate of the log")
-ax.plot(positions, np.exp(log_odds - log_odds[0]), "o-", label="exposure_features")
+ax.plot(positions, means / means[0], "o-", label="exposure_features")
 ax.plot(positions, 1 / positions, color="black", label="truth: examination")
 ax.set(xlabel="position", ylabel="relative to the first position", ylim=(0, None))
 ax.set_xticks(positions)

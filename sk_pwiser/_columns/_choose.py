@@ -141,8 +141,10 @@ class Choice:
         for column in monotone:
             name = self.names[find_column("exposure_monotone", column, self.names)]
             check_among(
-                "exposure_monotone", name, numbers, "column of exposure_features with "
-                "numbers"
+                "exposure_monotone",
+                name,
+                numbers,
+                "column of exposure_features with numbers",
             )
             names.add(name)
         return names

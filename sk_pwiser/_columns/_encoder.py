@@ -110,7 +110,11 @@ class TableEncoder:
         X = self._validate(X, reset=True)
         self.columns_: list[Any] = []
         if self.sparse_ is not None:
-            for name in ("categorical_features", "domain_features", "exposure_features"):
+            for name in (
+                "categorical_features",
+                "domain_features",
+                "exposure_features",
+            ):
                 value = getattr(self, name)
                 if not isinstance(value, str | None) and len(value):
                     raise ValueError(

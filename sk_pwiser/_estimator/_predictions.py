@@ -59,10 +59,9 @@ class NetworkPredictionMixin(PredictionMixin):
         _frames.refuse_parts(X)
         schema = self._result.schema
         net = self._result.net
-        with _threads.limited_threads():
-            # Compared with labels of the rows as they were shown.
-            with _responses.exposure_as("logged"):
-                encoded = schema.predicted(X)
+        # Compared with labels of the rows as they were shown.
+        with _threads.limited_threads(), _responses.exposure_as("logged"):
+            encoded = schema.predicted(X)
 
         def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
             # The same rows in the same batches as of a permuted table.

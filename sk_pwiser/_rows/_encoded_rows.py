@@ -123,7 +123,9 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def shown(self, exposure: np.ndarray | None) -> "Impressions":
         """Return the impressions with the codes of how they were shown, if any."""
-        return self if exposure is None else replace(self, exposure=_as_tensor(exposure))
+        return (
+            self if exposure is None else replace(self, exposure=_as_tensor(exposure))
+        )
 
     def with_scaled_amounts(self, scales: Sequence[float]) -> "Impressions":
         """Return the impressions with amounts in multiples of their means, if any."""

@@ -30,7 +30,6 @@ from sk_pwiser.losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
 from sk_pwiser.networks._exposure_terms import ExposureTable, ExposureTerms
 
-
 # A table of all combinations is computed in each step.
 MOST_COMBINATIONS = 100_000
 

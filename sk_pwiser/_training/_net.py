@@ -427,7 +427,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 def counted_parts(rows: TrainingRows) -> Iterator[Impressions]:
     """Yield the selected rows of the parts of training rows, in their order."""
     for part in rows.parts(shuffled=False):
-        yield replace(part, codes=part.column("codes"), exposure=part.column("exposure"))
+        yield replace(
+            part, codes=part.column("codes"), exposure=part.column("exposure")
+        )
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What the exposure of rows, such as their position, adds to their log-odds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from math import prod
 from typing import NamedTuple
@@ -54,6 +54,9 @@ class ExposureTerms(nn.Module):
     tensor([[0., 0.],
             [0., 0.]], grad_fn=...)
     """
+
+    counts: Tensor | None
+    prior_counts: Tensor | None
 
     def __init__(
         self, tables: Sequence[ExposureTable], *, tasks: Sequence[int], n_tasks: int
@@ -168,7 +171,8 @@ class ExposureTerms(nn.Module):
     def all_terms(self) -> Tensor:
         """Return the terms of all combinations of values, `(*n_codes, n_terms)`."""
         n_columns = len(self.tables)
-        parts = [((place,), terms) for place, terms in enumerate(self.columns)]
+        parts: list[tuple[tuple[int, ...], Tensor]] = []
+        parts += [((place,), terms) for place, terms in enumerate(self.columns)]
         parts += zip(self.pairs, self.products, strict=True)
         total = None
         for places, terms in parts:
@@ -192,6 +196,8 @@ class ExposureTerms(nn.Module):
 
     def _shares(self, category_codes: Tensor, cells: Tensor) -> Tensor:
         """Return how the other rows of the same values were shown, as shares."""
+        assert self.counts is not None
+        assert self.prior_counts is not None
         values = category_codes[:, self.told_by].long()
         counts = self.counts.index_select(0, values)
         others = counts - F.one_hot(cells, self.n_combinations)
@@ -211,10 +217,13 @@ def _lowest_so_far(terms: Tensor, axis: int) -> Tensor:
     return terms.cummin(dim=axis).values
 
 
-def _in_order(terms: Tensor, axis: int, function: object) -> Tensor:
+def _in_order(
+    terms: Tensor, axis: int, function: Callable[[Tensor, int], Tensor]
+) -> Tensor:
     """Apply a function to the terms of ordered codes along an axis."""
     n_ordered = terms.shape[axis] - N_UNORDERED
-    unordered, ordered = terms.split([N_UNORDERED, n_ordered], dim=axis)
     if not n_ordered:
         return terms
+    unordered = terms.narrow(axis, 0, N_UNORDERED)
+    ordered = terms.narrow(axis, N_UNORDERED, n_ordered)
     return torch.cat([unordered, function(ordered, axis)], dim=axis)
