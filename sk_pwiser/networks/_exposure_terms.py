@@ -12,6 +12,9 @@ from torch.nn import functional as F
 # How the rows of a value were shown counts as that of all rows would with so many more.
 PRIOR_ROWS = 10.0
 
+# Of a term, so that no sum of weights is 0.
+SMALLEST_WEIGHT = 1e-9
+
 # Counts of columns with more of them would take too much memory.
 MOST_COUNTS = 2**24
 
@@ -41,15 +44,15 @@ class ExposureTerms(nn.Module):
         The columns.
     tasks : sequence of int
         The tasks to whose heads the terms are added.
-    n_tasks : int
-        Number of tasks.
+    base_rates : sequence of float
+        Rate of each task, a probability over impressions.
 
     Examples
     --------
     >>> import torch
     >>> from sk_pwiser.networks._exposure_terms import ExposureTable, ExposureTerms
     >>> position = ExposureTable(n_codes=5, reference=2, is_ordered=True)
-    >>> terms = ExposureTerms([position], tasks=[0], n_tasks=2)
+    >>> terms = ExposureTerms([position], tasks=[0], base_rates=[0.1, 0.01])
     >>> terms(torch.tensor([[2], [4]]))
     tensor([[0., 0.],
             [0., 0.]], grad_fn=...)
@@ -59,12 +62,16 @@ class ExposureTerms(nn.Module):
     prior_counts: Tensor | None
 
     def __init__(
-        self, tables: Sequence[ExposureTable], *, tasks: Sequence[int], n_tasks: int
+        self,
+        tables: Sequence[ExposureTable],
+        *,
+        tasks: Sequence[int],
+        base_rates: Sequence[float],
     ) -> None:
         super().__init__()
         self.tables = tuple(tables)
         self.tasks = tuple(tasks)
-        self.n_tasks = n_tasks
+        self.n_tasks = len(base_rates)
         self.pairs = tuple(combinations(range(len(self.tables)), 2))
         n_terms = len(self.tasks)
         self.columns = nn.ParameterList(
@@ -80,6 +87,8 @@ class ExposureTerms(nn.Module):
         ]
         self.n_combinations = prod(table.n_codes for table in self.tables)
         self.strides = nn.Buffer(torch.tensor(strides), persistent=False)
+        rates = torch.tensor([base_rates[task] for task in self.tasks])
+        self.base_logits = nn.Buffer(torch.logit(rates, eps=1e-6), persistent=False)
         # Of a training: the column of codes that tells most about the exposure, and
         # the numbers of rows per code and combination of how they were shown.
         self.told_by: int | None = None
@@ -160,7 +169,7 @@ class ExposureTerms(nn.Module):
         terms = terms - terms[self._reference_cell()]
         of_rows = terms.index_select(0, cells)
         if category_codes is not None and self.told_by is not None:
-            mean = self._shares(category_codes, cells) @ terms
+            mean = self._mean_terms(category_codes, cells, terms)
             of_rows = of_rows - mean + mean.detach()
         if self.tasks == tuple(range(self.n_tasks)):
             return of_rows
@@ -193,6 +202,22 @@ class ExposureTerms(nn.Module):
     def _cells(self, codes: Tensor) -> Tensor:
         """Return the combinations of codes as numbers."""
         return (codes.long() * self.strides).sum(dim=1)
+
+    def _mean_terms(
+        self, category_codes: Tensor, cells: Tensor, terms: Tensor
+    ) -> Tensor:
+        """Return the mean terms of the other rows of the same values.
+
+        An error of log-odds changes a probability p in proportion to p (1 - p), which
+        is therefore the weight of each term.
+        """
+        assert self.prior_counts is not None
+        shares = self._shares(category_codes, cells)
+        fixed = terms.detach()
+        mean_term = self.prior_counts @ fixed / self.prior_counts.sum()
+        p = torch.sigmoid(self.base_logits + fixed - mean_term)
+        weights = (p * (1 - p)).clamp(min=SMALLEST_WEIGHT)
+        return shares @ (weights * terms) / (shares @ weights)
 
     def _shares(self, category_codes: Tensor, cells: Tensor) -> Tensor:
         """Return how the other rows of the same values were shown, as shares."""
