@@ -687,7 +687,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -696,7 +696,7 @@ class MultiTaskCTRCVRClassifier(
                 settings,
                 rows,
                 eval_set,
-                earlier=last_result,
+                earlier_fit=last_result,
                 task=task,
                 estimator_name=name,
             )
@@ -805,7 +805,7 @@ class MultiTaskCTRCVRClassifier(
         return update(
             Settings.of(vars(self)),
             rows,
-            earlier=last_result,
+            earlier_fit=last_result,
             classes=classes,
             undo=undo,
             task=task,

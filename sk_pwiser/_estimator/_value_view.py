@@ -128,7 +128,7 @@ class ValueView(RegressorMixin, FunnelView):
         if tasks is None and np.ndim(y) < 2:
             raise ValueError(
                 "A view of one value learns from the labels of all tasks and their "
-                "amounts: pass them as y, of shape (n_samples, n_columns), or as tasks, "
+                "amounts: pass them as y, with all columns, or as tasks, "
                 'also through tools: cross_val_score(view, X, y, params={"tasks": Y}).'
             )
         if tasks is not None and np.ndim(tasks) != 2:

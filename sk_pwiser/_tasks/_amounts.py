@@ -65,11 +65,16 @@ def check_value_tasks(value_tasks: Any) -> None:
 
 
 def split_columns(
-    Y: Any, value_tasks: Mapping[Any, Any] | None, columns: Sequence[str] | None
+    Y: Any,
+    value_tasks: Mapping[Any, Any] | None,
+    columns: Sequence[str] | None,
+    *,
+    parameter: str = "value_tasks",
 ) -> tuple[Any, list[Any], tuple[str, ...]]:
     """Divide labels into those of events and the columns of amounts.
 
-    Returns the labels of the events, the columns of amounts and their names.
+    Returns the labels of the events, the columns of amounts and their names. Messages
+    name the `parameter` that has the columns.
     """
     if not value_tasks:
         return Y, [], ()
@@ -80,30 +85,34 @@ def split_columns(
         Y = np.asarray(Y, dtype=object)
         if Y.ndim != 2:
             raise ValueError(
-                f"Y must have a column per event and per value with value_tasks="
-                f"{dict(value_tasks)!r}; it has {Y.ndim} dimensions."
+                f"Y must have a column per event and per value with {parameter} of "
+                f"{list(value_tasks)}; it has {Y.ndim} dimensions."
             )
         shape = Y.shape
     n_columns = shape[1]
-    names = find_columns(value_tasks, n_columns, columns)
+    names = find_columns(value_tasks, n_columns, columns, parameter=parameter)
     event_places = [place for place in range(n_columns) if place not in names]
     amounts = [_take(Y, [place]) for place in names]
     return _take(Y, event_places), amounts, tuple(names.values())
 
 
 def find_columns(
-    value_tasks: Mapping[Any, Any], n_columns: int, columns: Sequence[str] | None
+    value_tasks: Mapping[Any, Any],
+    n_columns: int,
+    columns: Sequence[str] | None,
+    *,
+    parameter: str = "value_tasks",
 ) -> dict[int, str]:
     """Return the names of the columns of amounts by their places among the labels."""
     names: dict[int, str] = {}
     for column in value_tasks:
-        place = _find_place(column, n_columns, columns)
+        place = _find_place(column, n_columns, columns, parameter)
         if place in names:
-            raise ValueError(f"value_tasks names column {place} of Y twice.")
+            raise ValueError(f"{parameter} names column {place} of Y twice.")
         names[place] = _name_of(column) if columns is None else columns[place]
     if len(names) == n_columns:
         raise ValueError(
-            "Y must have a column of an event beside those of value_tasks; all "
+            f"Y must have a column of an event beside those of {parameter}; all "
             f"{n_columns} columns are values."
         )
     return names
@@ -130,7 +139,7 @@ def without_amounts(
     """Return labels without the columns of amounts that they have."""
     if not value_tasks:
         return Y
-    Y = _frames.collected(Y)
+    Y = Y.toarray() if scipy.sparse.issparse(Y) else _frames.collected(Y)
     columns = getattr(Y, "column_names", getattr(Y, "columns", None))
     if columns is not None:
         places = [
@@ -163,7 +172,7 @@ def amounts_beside_events(
     amounts = np.full((len(events), len(value_tasks or {})), np.nan)
     if not value_tasks:
         return amounts
-    Y = _frames.collected(Y)
+    Y = Y.toarray() if scipy.sparse.issparse(Y) else _frames.collected(Y)
     columns = getattr(Y, "column_names", getattr(Y, "columns", None))
     if columns is not None:
         columns = list(columns)
@@ -186,22 +195,24 @@ def amounts_beside_events(
     return amounts
 
 
-def _find_place(column: Any, n_columns: int, columns: Sequence[str] | None) -> int:
+def _find_place(
+    column: Any, n_columns: int, columns: Sequence[str] | None, parameter: str
+) -> int:
     """Return the index of a column of Y."""
     if not isinstance(column, str):
         if -n_columns <= column < n_columns:
             return int(column) % n_columns
         raise ValueError(
-            f"value_tasks has column {column}, but Y has {n_columns} columns."
+            f"{parameter} has column {column}, but Y has {n_columns} columns."
         )
     if columns is None:
         raise ValueError(
-            f"value_tasks has the column {column!r}, but the columns of Y have no "
+            f"{parameter} has the column {column!r}, but the columns of Y have no "
             "names: use their indices."
         )
     if column not in columns:
         raise ValueError(
-            f"value_tasks has the column {column!r}, which Y lacks; its columns are "
+            f"{parameter} has the column {column!r}, which Y lacks; its columns are "
             f"{list(columns)}.{did_you_mean(column, columns)}"
         )
     return list(columns).index(column)

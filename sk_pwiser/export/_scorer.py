@@ -104,7 +104,7 @@ def _encode(field, values):
 
 
 class Scorer:
-    """Predicts probabilities of rows that are dictionaries, for servers.
+    """Predicts probabilities and values of rows that are dictionaries, for servers.
 
     A scorer looks up category values in dictionaries and runs the network in ONNX
     Runtime, which is much faster than `predict_proba` on a DataFrame with one row. It
@@ -132,6 +132,8 @@ class Scorer:
         is no feature.
     task_names : list of str
         Names of the tasks.
+    value_names : list of str
+        Names of the values of an estimator with `value_tasks`.
 
     Raises
     ------
@@ -186,6 +188,7 @@ class Scorer:
         self._encoder = RowEncoder(schema)
         self.field_names = [field.name for field in self._encoder.fields]
         self.task_names = list(estimator.task_names_)
+        self.value_names = list(estimator.value_names_)
         self._market = _calibrated_network.market_of(estimator, schema.encoder)
         self._network = _calibrated_network.ProbabilityNetwork(estimator)
         # Both classes of a single task with 1-D y.
@@ -217,7 +220,8 @@ class Scorer:
         return {key: value for key, value in vars(self).items() if key != "_run"}
 
     def __setstate__(self, state):
-        vars(self).update(state)
+        # Earlier pickles have no values.
+        vars(self).update({"value_names": []} | state)
         self._start()
 
     def __call__(
@@ -262,29 +266,80 @@ class Scorer:
             If a field is missing or a value cannot be encoded. The message names the
             row, counted from 0, and the field.
         """
-        if shared is not None and not isinstance(shared, Mapping):
-            raise TypeError(
-                "shared must be a dictionary of the fields that all rows share; got "
-                f"{type(shared).__name__}."
-            )
-        columns, n_rows = self._read(rows, shared or {})
+        columns, n_rows = self._read(rows, shared)
         if n_rows == 0:  # a request without candidates
             return np.empty((0, self._n_columns), dtype=np.float32)
+        return self._run(self._inputs(columns, n_rows))
+
+    def predict_value(
+        self,
+        rows: Any,
+        shared: Mapping[Any, Any] | None = None,
+        *,
+        given_event: bool = False,
+    ) -> npt.NDArray[np.float64]:
+        """Predict the mean amounts of the values.
+
+        Parameters
+        ----------
+        rows : dict or list of dict
+            As in `predict_proba`.
+        shared : dict, default=None
+            As in `predict_proba`.
+        given_event : bool, default=False
+            Whether to predict the mean amount given the event under which it arises,
+            E[amount | event]. By default the mean per impression.
+
+        Returns
+        -------
+        float64 ndarray of shape (n_rows, n_values) or (n_rows,)
+            Mean amounts, in the unit of `Y`; 1-D for one value, as in `predict_value`
+            of the estimator.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted without `value_tasks`.
+        ValueError, TypeError
+            If a field is missing or a value cannot be encoded, as in `predict_proba`.
+        """
+        if not self.value_names:
+            raise ValueError(
+                "predict_value needs an estimator that was fitted with value_tasks."
+            )
+        columns, n_rows = self._read(rows, shared)
+        if n_rows == 0:
+            values = np.empty((0, len(self.value_names)))
+        else:
+            name = _calibrated_network.VALUES
+            if given_event:
+                name = _calibrated_network.VALUES_GIVEN_EVENT
+            values = self._run(self._inputs(columns, n_rows), name)
+        return values[:, 0] if len(self.value_names) == 1 else values
+
+    def _inputs(self, columns, n_rows):
+        """Return the inputs of the network by name."""
         codes, numeric, bags = self._encoder.encode(columns, n_rows)
         inputs = {"codes": codes, "numeric": numeric}
         if self._market is not None:
             index, shifts = self._market
             markets = as_list(columns[index])
-            no_shift = np.zeros(len(self.task_names))
+            no_shift = np.zeros(len(self.task_names) + len(self.value_names))
             market_shifts = [
                 no_shift if _frames.is_missing(market) else shifts.get(market, no_shift)
                 for market in markets
             ]
             inputs["shifts"] = np.array(repeat(market_shifts, n_rows))
-        return self._run(inputs | bag_inputs(bags))
+        return inputs | bag_inputs(bags)
 
     def _read(self, rows, shared):
         """Return the values of each field, or a shared one, and the number of rows."""
+        if shared is not None and not isinstance(shared, Mapping):
+            raise TypeError(
+                "shared must be a dictionary of the fields that all rows share; got "
+                f"{type(shared).__name__}."
+            )
+        shared = shared or {}
         if isinstance(rows, Mapping):
             fields = self._encoder.fields
             if not SCALARS.issuperset(map(type, rows.values())) and any(

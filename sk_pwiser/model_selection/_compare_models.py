@@ -34,6 +34,8 @@ from sk_pwiser.model_selection._loss_comparison import LossComparison
 THIS_PACKAGE = "sk_pwiser"
 # As in `target_encoding="auto"` of the estimator.
 MIN_VALUES = 100
+# The default of C=1 overfits values that occur a few times.
+LOGISTIC_C = 0.1
 # Trees for labels that are noisy or rare.
 SMALL_LEAVES = {"num_leaves": 8, "min_child_samples": 100}
 CATBOOST_STEPS = {"early_stopping_rounds": 50}
@@ -184,30 +186,41 @@ def named_models(
     models: str | Sequence[str] | Mapping[str, Any], n_tasks: int
 ) -> dict[str, Any]:
     """Return the models by name; by default all whose packages are installed."""
-    if isinstance(models, str):
-        if models != "default":
-            raise ValueError(
-                f"models must be 'default', a list of names or a dict, got {models!r}."
-            )
-        models = [name for name in MODELS if is_installed(name)]
-    if isinstance(models, Mapping):
-        model_of_label = dict(models)
-    else:
-        model_of_label = {name: name for name in models}
+    model_of_label = check_model_names(models, list(MODELS))
     for label, name in model_of_label.items():
         if not isinstance(name, str):
             continue
-        if name not in MODELS:
-            raise ValueError(f"models must be among {list(MODELS)}, got {name!r}.")
-        if not is_installed(name):
-            raise ImportError(
-                f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
-            )
         model: Any = MODELS[name]()
         learns_all_tasks = name == THIS_PACKAGE or n_tasks == 1
         if not learns_all_tasks:
             model = OneModelPerTask(OneTask(model))
         model_of_label[label] = model
+    return model_of_label
+
+
+def check_model_names(
+    models: str | Sequence[str] | Mapping[str, Any], names: list[str]
+) -> dict[str, Any]:
+    """Return names, or models of the user, by label; by default all installed ones."""
+    if isinstance(models, str):
+        if models != "default":
+            raise ValueError(
+                f"models must be 'default', a list of names or a dict, got {models!r}."
+            )
+        models = [name for name in names if is_installed(name)]
+    if isinstance(models, Mapping):
+        model_of_label = dict(models)
+    else:
+        model_of_label = {name: name for name in models}
+    for name in model_of_label.values():
+        if not isinstance(name, str):
+            continue
+        if name not in names:
+            raise ValueError(f"models must be among {names}, got {name!r}.")
+        if not is_installed(name):
+            raise ImportError(
+                f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
+            )
     return model_of_label
 
 
@@ -288,6 +301,14 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         return pandas.DataFrame(plain)
 
 
+def fit_until_stopped(model: Any, X: Any, y: Any, held_out: tuple[Any, Any]) -> Any:
+    """Return a copy of boosted trees, fitted until held-out rows no longer gain."""
+    with warnings.catch_warnings():
+        # LightGBM 4.7 deprecates `eval_set`, which older versions need.
+        warnings.simplefilter("ignore")
+        return clone(model).fit(X, y, eval_set=[held_out])
+
+
 class StopsEarly(ClassifierMixin, BaseEstimator):
     """Boosted trees that stop early on a tenth of the rows, which the seed draws."""
 
@@ -299,10 +320,7 @@ class StopsEarly(ClassifierMixin, BaseEstimator):
         X, X_valid, y, y_valid = train_test_split(
             X, y, test_size=0.1, stratify=y, random_state=self.seed
         )
-        with warnings.catch_warnings():
-            # LightGBM 4.7 deprecates `eval_set`, which older versions need.
-            warnings.simplefilter("ignore")
-            self.model_ = clone(self.model).fit(X, y, eval_set=[(X_valid, y_valid)])
+        self.model_ = fit_until_stopped(self.model, X, y, (X_valid, y_valid))
         self.classes_ = self.model_.classes_
         return self
 
@@ -341,13 +359,18 @@ def many_values(X: Any) -> list[str]:
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
-def with_statistics(model: Any, folds: Any = None) -> Pipeline:
-    """Return a pipeline of trees that read rates in place of columns of many values."""
-    rates = preprocessing.TargetEncoder(random_state=0)
+def with_statistics(
+    model: Any, folds: Any = None, target_type: str = "auto"
+) -> Pipeline:
+    """Return a pipeline of trees that read rates in place of columns of many values.
+
+    With `target_type="continuous"`, they are mean amounts.
+    """
+    rates = preprocessing.TargetEncoder(target_type=target_type, random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
         # From there on, its own parameters of the folds are deprecated.
         folds = folds or StratifiedKFold(5, shuffle=True, random_state=0)
-        rates = preprocessing.TargetEncoder(cv=folds)
+        rates = preprocessing.TargetEncoder(target_type=target_type, cv=folds)
     columns = ColumnTransformer(
         [("rates", rates, many_values)], remainder="passthrough"
     )
@@ -367,8 +390,7 @@ def one_hot_columns() -> ColumnTransformer:
 
 def logistic_regression() -> Pipeline:
     """Return logistic regression on one-hot categories and standardised numbers."""
-    # The default of C=1 overfits values that occur a few times.
-    model = LogisticRegression(C=0.1, max_iter=1_000)
+    model = LogisticRegression(C=LOGISTIC_C, max_iter=1_000)
     return make_pipeline(PlainColumns(), one_hot_columns(), model)
 
 
@@ -388,11 +410,11 @@ def early_stopped_lightgbm(
     return by_number(StopsEarly(trees, seed))
 
 
-def lightgbm(*, small: bool = False) -> Pipeline:
+def lightgbm(seed: int = 0, *, small: bool = False) -> Pipeline:
     """Return boosted trees of LightGBM, with `small` those of few large leaves."""
     # 0 is the number of threads of OpenMP, which joblib lowers for parallel fits: with
     # more threads than free cores, small fits take many times as long.
-    return with_statistics(early_stopped_lightgbm(n_jobs=0, small=small))
+    return with_statistics(early_stopped_lightgbm(n_jobs=0, seed=seed, small=small))
 
 
 def by_number(model: Any) -> Pipeline:
@@ -431,4 +453,6 @@ PACKAGES = {
     "lightgbm": "lightgbm",
     "lightgbm_small_leaves": "lightgbm",
     "catboost": "catboost",
+    "lightgbm_log_amounts": "lightgbm",
+    "lightgbm_tweedie": "lightgbm",
 }

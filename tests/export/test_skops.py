@@ -22,7 +22,7 @@ from sklearn.utils.fixes import parse_version
 from small_model import small
 from torch.optim import Adam
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser import MultiTaskCTRCVRClassifier, ValueView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.export import TRUSTED_TYPES
@@ -200,7 +200,8 @@ def test_every_trusted_class_is_needed_and_documented(others):
     history = HistoryFeatures(
         ["user"], time="at", label_delay=1, lists=[{"column": "user", "n": 2}]
     )
-    for model in [*others.values(), by_group, history.fit(log, Y)]:
+    value = ValueView(small(value_tasks={"spend": "conversion"}), "spend")
+    for model in [*others.values(), by_group, value, history.fit(log, Y)]:
         found |= set(skops.get_untrusted_types(data=skops.dumps(model)))
     assert sorted(found) == TRUSTED_TYPES
     page = Path(__file__).parents[2] / "docs" / "user_guide" / "files.rst"
