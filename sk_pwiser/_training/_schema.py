@@ -19,6 +19,7 @@ from sk_pwiser._columns._target_statistics import (
     make_target_statistics,
 )
 from sk_pwiser._model_files import PlainForm
+from sk_pwiser._responses import exposure_of_predictions
 from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._settings import (
     Settings,
@@ -123,6 +124,14 @@ class Schema:
             numeric[:, len(self.encoder.numeric_bins_) :] = rates
         rows = Impressions.of(self.without_rare(codes), numeric, *bags)
         return rows.shown(self.encoder.exposure_codes(X)) if as_shown else rows
+
+    def predicted(self, X: Any) -> Impressions:
+        """Encode a table for predictions, at the reference or as shown."""
+        exposure = exposure_of_predictions()
+        as_shown = exposure == "shown"
+        if exposure == "logged":
+            as_shown = self.encoder.says_exposure(X)
+        return self.transform(X, as_shown=as_shown)
 
     def bag_matrix(self, bags: Mapping[str, np.ndarray]) -> csr_array | None:
         """Return `bag_inputs` as weights of shape `(n_samples, n_vectors)`, if any."""

@@ -320,7 +320,8 @@ class FunnelCalibrator(
         if self.cv is None:
             estimator = self.estimator
             X_of_estimator = _curves.without_groups(X, self.by, estimator)
-            logits = _positive_logits(estimator, X_of_estimator, labels.shape[1])
+            with _responses.exposure_as("logged"):
+                logits = _positive_logits(estimator, X_of_estimator, labels.shape[1])
             means = np.full(amounts.shape, np.nan)
             if not np.isnan(amounts).all():
                 means = _value_levels.mean_amounts(estimator, X_of_estimator)
@@ -520,7 +521,8 @@ class FunnelCalibrator(
         for train, test in splits:
             model = self._fit_clone(X, y, fit_arguments, train)
             X_test = _safe_indexing(X, test)
-            test_logits = _positive_logits(model, X_test, labels.shape[1])
+            with _responses.exposure_as("logged"):
+                test_logits = _positive_logits(model, X_test, labels.shape[1])
             if n_values:
                 means[test] = _value_levels.mean_amounts(model, X_test)
             # A clone that has seen one class only predicts a constant, which fits no
@@ -688,7 +690,8 @@ class FunnelCalibrator(
         X = _frames.collected(X)
         groups = self._known_groups(X)
         X = _curves.without_groups(X, self.by_, self.estimator_)
-        logits = _positive_logits(self.estimator_, X, self.n_tasks_)
+        with self._exposure():
+            logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
 
     @property
@@ -734,7 +737,8 @@ class FunnelCalibrator(
         means = _value_levels.mean_amounts(self.estimator_, X)
         means *= np.exp(self._log_factors(groups))
         if not given_event:
-            logits = _positive_logits(self.estimator_, X, self.n_tasks_)
+            with self._exposure():
+                logits = _positive_logits(self.estimator_, X, self.n_tasks_)
             log_p = -np.logaddexp(0, -self._calibrate(logits, groups))
             for value, task in enumerate(self.value_parents_.values()):
                 if task is not None:
@@ -775,7 +779,7 @@ class FunnelCalibrator(
         return logits
 
     def _recombined_logits(
-        self, *tables: Any
+        self, *tables: Any, as_logged: bool = False
     ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """Return names, hashes and a function as those of the estimator, calibrated."""
         check_is_fitted(self)
@@ -783,7 +787,9 @@ class FunnelCalibrator(
         inputs = [
             _curves.without_groups(table, self.by_, self.estimator_) for table in tables
         ]
-        names, hashes, uncalibrated_logits = self.estimator_._recombined_logits(*inputs)
+        names, hashes, uncalibrated_logits = self.estimator_._recombined_logits(
+            *inputs, as_logged=as_logged
+        )
         n_inputs = len(names)
         if self.by_ is None:
 

@@ -128,7 +128,8 @@ def task_importances(
             f"The importance is nan for {', '.join(undefined)}: one class, or no rows.",
             UndefinedMetricWarning,
         )
-    names, _, logits = estimator._recombined_logits(X)
+    # Compared with labels of the rows as they were shown.
+    names, _, logits = estimator._recombined_logits(X, as_logged=True)
     # Equal for all columns, so that differences between columns are not differences of
     # luck.
     orders = list(_permutations(len(responses.p), n_repeats, random_state))
