@@ -79,18 +79,25 @@ class NetworkPredictionMixin(PredictionMixin):
         The names of the columns and the hashes of their encoded values,
         `(n_rows, n_columns)`, are of the rows of all tables, one after the other. The
         function maps `(n_new, n_columns)`, from which row each column comes, to the
-        logits of these new rows.
+        logits of these new rows, and the logarithms of their mean amounts given the
+        event, `(n_new, n_tasks + n_values)`.
         """
         check_is_fitted(self)
-        schema = self._result.schema
-        net = self._result.net
+        result = self._result
+        schema = result.schema
+        net = result.net
+        has_values = bool(len(schema.targets.learnt_values))
         with _threads.limited_threads():
             encoded = [schema.transform(table) for table in tables]
         recombiner = RowRecombiner(schema.places(), encoded)
 
         def logits(sources: np.ndarray) -> np.ndarray:
             with _threads.limited_threads():
-                return net.forward(recombiner.take(sources)).numpy()
+                rows = recombiner.take(sources)
+                if not has_values:
+                    return net.forward(rows).numpy()
+                heads = [head.numpy() for head in net.predict_heads(rows)]
+                return np.hstack([heads[0], _log_means(result, *heads)])
 
         return recombiner.column_names, recombiner.value_hashes(), logits
 
@@ -290,3 +297,16 @@ class NetworkPredictionMixin(PredictionMixin):
         tags.input_tags.categorical = tags.input_tags.string = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _log_means(
+    result: TrainingResult, logits: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """Return the logarithms of the mean amounts given the event, float64."""
+    log_means = scores.astype(np.float64) + np.log(result.schema.value_scales)
+    if values_are_per_impression(result.settings):
+        log_p = -np.logaddexp(0, -logits.astype(np.float64))
+        for value, parent in enumerate(result.schema.targets.learnt_values.parents):
+            if parent >= 0:
+                log_means[:, value] -= log_p[:, parent]
+    return log_means
