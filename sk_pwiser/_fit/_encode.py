@@ -7,8 +7,8 @@ import numpy as np
 
 from sk_pwiser._columns._history_names import history_column
 from sk_pwiser._fit._first_pass import FirstPass, learn
+from sk_pwiser._fit._fit_plan import FitPlan
 from sk_pwiser._fit._learn_columns import Columns
-from sk_pwiser._fit._plan import Plan
 from sk_pwiser._fit._second_pass import SecondPass, run_pass
 from sk_pwiser._fit._validation_rows import check_validation
 from sk_pwiser._rows._encoded_rows import TrainingRows
@@ -16,18 +16,20 @@ from sk_pwiser._rows._hold_out import HeldOut, NothingHeldOut
 from sk_pwiser._rows._protocol import Rows
 from sk_pwiser._rows._row_summary import RowSummary
 from sk_pwiser._rows._task_weights import check_task_weights
-from sk_pwiser._settings import shared_param
+from sk_pwiser._settings import Settings, shared_param
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._level import LevelRecord
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils._warnings import warn_user
 
 
-def encode(plan: Plan, rows: Rows, columns: Columns) -> EncodedData:
+def encode(plan: FitPlan, rows: Rows, columns: Columns) -> EncodedData:
     """Encode all rows of a fit, and release those that were in memory."""
     summary = rows.summary
     first_pass = learn(plan, rows, columns)
-    warn_about_labels(plan, summary, constant_tasks=True)
+    if summary.per_task:
+        check_task_weights(plan.components.loss)
+    warn_about_labels(plan.settings, summary, constant_tasks=True)
     # Filters may leave fewer rows than expected.
     epochs = plan.epochs(rows, summary.n_rows)
     holds_out = epochs.monitor is not None and not plan.eval_rows
@@ -43,9 +45,9 @@ def encode(plan: Plan, rows: Rows, columns: Columns) -> EncodedData:
         measures_new_values=not first_pass.schema.category_dropout,
     )
     further: dict[str, TrainingRows] = {}
-    for name, others in plan.eval_rows.items():
-        further[name] = others.encode(encoded.schema, plan.components.loss)
-        others.release()
+    for name, eval_rows in plan.eval_rows.items():
+        further[name] = eval_rows.encode(encoded.schema, plan.components.loss)
+        eval_rows.release()
     data = EncodedData(
         train=encoded.train,
         valid=further.pop("valid", encoded.valid),
@@ -66,14 +68,14 @@ def encode(plan: Plan, rows: Rows, columns: Columns) -> EncodedData:
     return replace(data, epochs=epochs._replace(monitor=check_validation(plan, data)))
 
 
-def warn_about_labels(plan: Plan, summary: RowSummary, *, constant_tasks: bool) -> None:
+def warn_about_labels(
+    settings: Settings, summary: RowSummary, *, constant_tasks: bool
+) -> None:
     """Warn about labels that break the funnel, are constant, or missing by choice."""
-    if summary.per_task:
-        check_task_weights(plan.components.loss)
     targets, weights = summary.labels()
     for message in targets.problems(
         constant_tasks=constant_tasks,
-        task_space=shared_param(plan.settings, "task_space"),
+        task_space=shared_param(settings, "task_space"),
         weights=weights if summary.per_task else None,
     ):
         warn_user(message)
@@ -114,7 +116,7 @@ def event_shares(summary: RowSummary) -> list[list[float]]:
     return shares
 
 
-def held_out_rows(plan: Plan, first_pass: FirstPass) -> HeldOut:
+def held_out_rows(plan: FitPlan, first_pass: FirstPass) -> HeldOut:
     """Choose the rows to hold out."""
     return first_pass.parts.hold_out(
         plan.settings, plan.split_random_state(), plan.earlier_split
@@ -133,7 +135,7 @@ class EncodedRows:
 
 
 def encode_rows(
-    plan: Plan,
+    plan: FitPlan,
     rows: Rows,
     first_pass: FirstPass,
     *,
@@ -183,7 +185,7 @@ def encode_rows(
 
 
 def pass_until_blocks_fit(
-    plan: Plan,
+    plan: FitPlan,
     rows: Rows,
     first_pass: FirstPass,
     *,

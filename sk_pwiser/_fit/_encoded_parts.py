@@ -103,7 +103,7 @@ class OnePart:
             codes=self.arrays[0],
             times=self.times,
             weights=weights,
-            units=self.units.of_blocks,
+            units=self.units.blocks,
             keys=None,
             interleaves_units=rows.groups is None,
         )
@@ -120,7 +120,7 @@ class OnePart:
             self.rows,
             self.times,
             random_state,
-            units=self.units.of_held_out_rows,
+            units=self.units.held_out_rows,
             earlier_split=earlier_split,
         )
         return HeldOutOfTable(is_held_out, split_rows)
@@ -165,9 +165,10 @@ class OnePart:
         if not drifting:
             return
         names = ", ".join(map(repr, drifting[:LARGEST_NUMBER_NAMED]))
-        others = ", ..." if len(drifting) > LARGEST_NUMBER_NAMED else ""
+        if len(drifting) > LARGEST_NUMBER_NAMED:
+            names += ", ..."
         warn_user(
-            f"The rows are in an order that matters: {names}{others} differ between "
+            f"The rows are in an order that matters: {names} differ between "
             "earlier and later rows by more than chance, but early stopping validates "
             "on random rows, which does not tell how good predictions of later rows "
             "are. If the rows are in the order of time, name a column of times by "

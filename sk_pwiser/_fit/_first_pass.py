@@ -8,8 +8,8 @@ import numpy as np
 
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._fit._encoded_parts import EncodedParts, OnePart, SeveralParts, times_of
+from sk_pwiser._fit._fit_plan import FitPlan
 from sk_pwiser._fit._learn_columns import Columns
-from sk_pwiser._fit._plan import Plan
 from sk_pwiser._fit._table_learner import TableLearner
 from sk_pwiser._rows._blocks import Blocks
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
@@ -31,12 +31,11 @@ class FirstPass:
     block_seed: int  # of random blocks, if those of consecutive rows mislead
 
 
-def learn(plan: Plan, source: Rows, columns: Columns) -> FirstPass:
+def learn(plan: FitPlan, source: Rows, columns: Columns) -> FirstPass:
     """Read the rows once: learn their columns, and count labels, weights and times."""
     # These seeds take nothing from the random state.
     split_random_state = random_state_at(plan.split_state)
-    seeds = split_random_state.randint(LARGEST_SEED, size=2).tolist()
-    block_seed, sample_seed = seeds
+    block_seed, sample_seed = split_random_state.randint(LARGEST_SEED, size=2).tolist()
     generator = np.random.default_rng(sample_seed)
     n_blocks = plan.settings.encoding_params["target_encoding_blocks"]
     sample = RowSample(source.sample_rows, generator)
@@ -59,7 +58,7 @@ def learn(plan: Plan, source: Rows, columns: Columns) -> FirstPass:
 
 
 def _learn_table(
-    plan: Plan, source: Rows, columns: Columns, blocks: Blocks, *, rows: CheckedRows
+    plan: FitPlan, source: Rows, columns: Columns, blocks: Blocks, *, rows: CheckedRows
 ) -> tuple[Schema, OnePart]:
     """Learn rows in one part, and encode them: they are not read again."""
     summary = source.summary
@@ -67,7 +66,7 @@ def _learn_table(
     with named_place(rows.place):
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
-        table = columns.encode_table(rows, summary.of_rows, source.stays_in_memory)
+        table = columns.encode_table(rows, summary.row_weights, source.stays_in_memory)
         times = None
         if plan.by_time:
             times = times_of(settings, table.rows.X, table.encoder)
@@ -99,7 +98,7 @@ def _learn_table(
 
 
 def _learn_parts(
-    plan: Plan,
+    plan: FitPlan,
     source: Rows,
     columns: Columns,
     blocks: Blocks,

@@ -7,8 +7,8 @@ from typing import Any
 
 from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._fit._encode import encode
+from sk_pwiser._fit._fit_plan import FitPlan, check
 from sk_pwiser._fit._learn_columns import NewColumns
-from sk_pwiser._fit._plan import Plan, check
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import train
 from sk_pwiser._rows._checked_rows import GivenRows
@@ -27,7 +27,7 @@ from sk_pwiser._utils._random import LARGEST_SEED, seeded_globally
 
 def fit(
     settings: Settings,
-    given: GivenRows,
+    given_rows: GivenRows,
     eval_set: Any = None,
     *,
     task: FitTask | None = None,
@@ -38,10 +38,10 @@ def fit(
     `_resume.py` continues an earlier fit or a checkpoint, `_update.py` is `partial_fit`
     and `_refit.py` a fit of two stages: functions of the same steps.
     """
-    settings = take_time_column(settings, given.X)
+    settings = take_time_column(settings, given_rows.X)
     with ExitStack() as stack:
         # Labels come first: a wrong one is found before the table is looked at.
-        rows = read(settings, given, stack)
+        rows = read(settings, given_rows, stack)
         # Whatever can be refused is refused here, before work that takes long.
         plan = check(settings, rows, eval_set)
         # The host's part: columns, validation rows, target statistics.
@@ -53,7 +53,7 @@ def fit(
 
 def read(
     settings: Settings,
-    given: GivenRows,
+    given_rows: GivenRows,
     stack: ExitStack,
     expected: Targets | None = None,
 ) -> Rows:
@@ -63,10 +63,10 @@ def read(
     files are in a folder that is deleted when the stack is closed.
     """
     # No context manager itself: warnings of a generator would not name the user's line.
-    if not reads_in_parts(given.X):
-        return read_table(settings, given, expected)
-    dataset, *arrays = given
-    for name, value in zip(given._fields[1:], arrays, strict=True):
+    if not reads_in_parts(given_rows.X):
+        return read_table(settings, given_rows, expected)
+    dataset, *arrays = given_rows
+    for name, value in zip(given_rows._fields[1:], arrays, strict=True):
         if value is not None:
             role = "targets" if name == "Y" else name
             raise ValueError(
@@ -77,7 +77,7 @@ def read(
 
 
 def build(
-    plan: Plan,
+    plan: FitPlan,
     data: EncodedData,
     net_class: type[MultiTaskNet] = MultiTaskNet,
     n_earlier_rows: int = 0,

@@ -5,8 +5,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from sk_pwiser._columns._column_warnings import warn_about_constants
+from sk_pwiser._columns._column_warnings import (
+    warn_about_constants,
+    warn_about_few_values,
+)
 from sk_pwiser._columns._encoder import TableEncoder, learn_constant_columns
+from sk_pwiser._columns._number import FEW_VALUES
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._rows._checked_rows import CheckedRows
 from sk_pwiser._rows._row_summary import RowSummary
@@ -121,6 +125,26 @@ class NewColumns:
         return self.schema(encoder, statistics, summary)
 
 
+class ColumnsOfStream(NewColumns):
+    """All columns are learnt, from the first rows of a stream."""
+
+    def encode_table(
+        self, rows: CheckedRows, weights: np.ndarray | None, reserves_rates: bool
+    ) -> EncodedTable:
+        """Learn the columns of the first rows, and encode these at once."""
+        learnt = self.encoder.fit(rows.X, weights)
+        # A stream cannot choose the size of its first part.
+        statistics = unfitted_statistics(
+            self.settings, self.encoder, rows.targets.values.shape, in_stream=True
+        )
+        arrays = self.encoder.stack(learnt, n_reserved(statistics, reserves_rates))
+        columns_with_rates = []
+        if statistics is not None and len(rows) < FEW_VALUES:
+            columns_with_rates = statistics.column_names(self.encoder)
+        warn_about_few_values(self.encoder.columns_, columns_with_rates)
+        return EncodedTable(self.encoder, statistics, arrays, rows)
+
+
 class EarlierColumns:
     """The columns of an earlier fit, with new statistics of the same columns.
 
@@ -129,12 +153,12 @@ class EarlierColumns:
 
     are_new = False
 
-    def __init__(self, settings: Settings, earlier: Schema) -> None:
-        refuse_time_as_feature(settings, earlier)
+    def __init__(self, settings: Settings, earlier_schema: Schema) -> None:
+        refuse_time_as_feature(settings, earlier_schema)
         self.settings = settings
-        self.earlier = earlier
-        self.encoder = earlier.encoder
-        self.earlier_statistics = earlier.statistics
+        self.earlier_schema = earlier_schema
+        self.encoder = earlier_schema.encoder
+        self.earlier_statistics = earlier_schema.statistics
 
     def encode_table(
         self, rows: CheckedRows, weights: np.ndarray | None, reserves_rates: bool
@@ -142,7 +166,7 @@ class EarlierColumns:
         """Learn columns that were constant, and encode rows in one part."""
         rows = replace(rows, X=self.encoder.align(rows.X))
         encoder = learn_constant_columns(self.encoder, rows.X, weights)
-        n_rates = n_reserved(self.earlier.statistics, reserves_rates)
+        n_rates = n_reserved(self.earlier_schema.statistics, reserves_rates)
         arrays = encoder.transform(rows.X, n_rates)
         return EncodedTable(encoder, None, arrays, rows)
 
@@ -154,8 +178,10 @@ class EarlierColumns:
     ) -> Schema:
         """Return the earlier schema with statistics that are not fitted yet."""
         shape = summary.n_rows, len(summary.tasks.task_names)
-        statistics = unfitted_statistics(self.settings, encoder, shape, self.earlier)
-        return replace(self.earlier, encoder=encoder, statistics=statistics)
+        statistics = unfitted_statistics(
+            self.settings, encoder, shape, self.earlier_schema
+        )
+        return replace(self.earlier_schema, encoder=encoder, statistics=statistics)
 
     def schema_of_parts(self, encoder: TableEncoder, summary: RowSummary) -> Schema:
         """Return the earlier schema with statistics that are not fitted yet."""

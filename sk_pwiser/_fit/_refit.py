@@ -10,8 +10,8 @@ import torch
 
 from sk_pwiser._fit._encode import encode
 from sk_pwiser._fit._fit import build, read
+from sk_pwiser._fit._fit_plan import FitPlan, check
 from sk_pwiser._fit._learn_columns import EarlierColumns, NewColumns
-from sk_pwiser._fit._plan import Plan, check
 from sk_pwiser._fit._resume import (
     check_resumed,
     resumed_checkpoints,
@@ -57,10 +57,10 @@ def refuse_refit(settings: Settings, call: str) -> None:
 
 def fit_twice(
     settings: Settings,
-    given: GivenRows,
+    given_rows: GivenRows,
     eval_set: Any = None,
     *,
-    earlier: TrainingResult | None = None,
+    earlier_fit: TrainingResult | None = None,
     task: FitTask | None = None,
     estimator_name: str,
 ) -> TrainingResult:
@@ -69,15 +69,15 @@ def fit_twice(
     The second stage is a fit of its own, with a new network. It is left out if the
     first one has held out no rows, or was ended by an interrupt or a callback.
     """
-    check_refit(settings, eval_set, earlier)
-    settings = take_time_column(settings, given.X)
-    saved = saved_training(settings, given.X)
+    check_refit(settings, eval_set, earlier_fit)
+    settings = take_time_column(settings, given_rows.X)
+    saved = saved_training(settings, given_rows.X)
     with ExitStack() as stack:
         if saved is None:
-            rows = read(settings, given, stack)
+            rows = read(settings, given_rows, stack)
             plan = check(settings, rows)
         else:
-            rows = read(settings, given, stack, saved.start.schema.targets)
+            rows = read(settings, given_rows, stack, saved.start.schema.targets)
             plan = check_resumed(settings, rows, None, saved)
         stages = Stages(estimator_name=estimator_name, task=task)
         stages.begin()
@@ -119,7 +119,7 @@ class Stages:
 
 
 def check_refit(
-    settings: Settings, eval_set: Any, earlier: TrainingResult | None
+    settings: Settings, eval_set: Any, earlier_fit: TrainingResult | None
 ) -> None:
     """Raise if there are no rows that a second stage would add."""
     if not settings.early_stopping:
@@ -133,7 +133,7 @@ def check_refit(
             "eval_set, or X_val, it holds out none. Pass these rows as a part of X, "
             "with a time_column if they are later ones, or set refit=False."
         )
-    if earlier is not None:
+    if earlier_fit is not None:
         raise ValueError(
             "refit=True trains a new network on all rows, and continues no earlier "
             "fit. Set warm_start=False, or refit=False."
@@ -143,7 +143,7 @@ def check_refit(
 
 
 def train_first(
-    plan: Plan, rows: Rows, stages: Stages, saved: Checkpoint | None
+    plan: FitPlan, rows: Rows, stages: Stages, saved: Checkpoint | None
 ) -> TrainingResult:
     """Train with early stopping, from the start or from a checkpoint on."""
     task = stages.task_of_stage()
@@ -160,7 +160,8 @@ def train_first(
 
 def find_length(result: TrainingResult) -> FirstStage | None:
     """Return what the first stage has found, or None if no second one follows."""
-    net, stopping = result.net, result.net.stopping
+    net = result.net
+    stopping = net.stopping
     if stopping is None or result.used_all or net.is_interrupted_:
         return None
     if not has_ended(net, stopping):
@@ -183,8 +184,8 @@ def has_ended(net: MultiTaskNet, stopping: BestEpochStopping) -> bool:
 
 
 def second_plan(
-    plan: Plan, rows: Rows, first_stage: FirstStage, *, n_earlier: int
-) -> Plan:
+    plan: FitPlan, rows: Rows, first_stage: FirstStage, *, n_earlier: int
+) -> FitPlan:
     """Return the plan of the second stage, with new components.
 
     It draws the same random numbers as a fit without early stopping.
@@ -215,7 +216,7 @@ def keeps_on_interrupt(settings: Settings) -> bool:
 
 
 def train_second_or_keep(
-    plan: Plan, rows: Rows, stages: Stages, first: TrainingResult
+    plan: FitPlan, rows: Rows, stages: Stages, first: TrainingResult
 ) -> TrainingResult:
     """Run the second stage; an interrupt keeps the first one.
 
@@ -223,12 +224,12 @@ def train_second_or_keep(
     """
     settings = plan.settings
     pairs = zip(settings.callbacks, with_kinds(settings.callbacks), strict=True)
-    others = [
+    kept_callbacks = [
         callback
         for callback, (_, kind) in pairs
         if not issubclass(kind, KeepOnInterrupt)
     ]
-    plan = replace(plan, settings=replace(settings, callbacks=others))
+    plan = replace(plan, settings=replace(settings, callbacks=kept_callbacks))
     try:
         result = train_second(plan, rows, stages, first.net.history)
     except KeyboardInterrupt:
@@ -242,7 +243,7 @@ def train_second_or_keep(
 
 
 def train_second(
-    plan: Plan, rows: Rows, stages: Stages, history: EpochHistory
+    plan: FitPlan, rows: Rows, stages: Stages, history: EpochHistory
 ) -> TrainingResult:
     """Train on all rows, after the epochs of the first stage."""
     announce_second(plan)
@@ -257,7 +258,7 @@ def train_second(
 
 
 def resume_second(
-    plan: Plan, rows: Rows, stages: Stages, saved: Checkpoint
+    plan: FitPlan, rows: Rows, stages: Stages, saved: Checkpoint
 ) -> TrainingResult:
     """Train on all rows, from a checkpoint of the second stage on."""
     start = saved.start
@@ -278,7 +279,7 @@ def resume_second(
     return finish_second(plan, data, result)
 
 
-def announce_second(plan: Plan) -> None:
+def announce_second(plan: FitPlan) -> None:
     """Say that the second stage begins, if the user wants to know."""
     if plan.settings.verbose:
         first_stage: Any = plan.first_stage
@@ -286,7 +287,7 @@ def announce_second(plan: Plan) -> None:
 
 
 def finish_second(
-    plan: Plan, data: EncodedData, result: TrainingResult
+    plan: FitPlan, data: EncodedData, result: TrainingResult
 ) -> TrainingResult:
     """Set the level of later rows, and say how both stages have ended."""
     first_stage: Any = plan.first_stage

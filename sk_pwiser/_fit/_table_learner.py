@@ -77,7 +77,7 @@ class TableLearner:
 
     def _warn_about_dropped(self) -> None:
         """Warn about columns of which not all values were counted."""
-        dropped = {name: each.max_dropped for name, each in self.learners.items()}
+        dropped = {name: learner.max_dropped for name, learner in self.learners.items()}
         columns = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]
         if columns:
             warn_user(

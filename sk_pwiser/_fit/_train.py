@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sk_pwiser._fit._plan import Plan
+from sk_pwiser._fit._fit_plan import FitPlan
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._encoded_data import EncodedData
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def train(
-    plan: Plan,
+    plan: FitPlan,
     data: EncodedData,
     net: MultiTaskNet,
     *,
@@ -59,10 +59,10 @@ def train(
 
 
 def train_further(
-    plan: Plan,
+    plan: FitPlan,
     data: EncodedData,
     net: MultiTaskNet,
-    earlier: TrainingResult,
+    earlier_fit: TrainingResult,
     *,
     task: FitTask | None = None,
 ) -> TrainingResult:
@@ -72,7 +72,7 @@ def train_further(
         checkpoints = new_checkpoints(plan, data)
     if task is not None:
         task.begin(data.epochs.last)
-    generators = deepcopy(earlier.generators)
+    generators = deepcopy(earlier_fit.generators)
     # From a copy: two fits draw the orders of rows of one longer fit.
     global_seed = draw_global_seed(deepcopy(generators))
     return train_epochs(
@@ -87,7 +87,7 @@ def train_further(
 
 
 def train_epochs(
-    plan: Plan,
+    plan: FitPlan,
     data: EncodedData,
     net: MultiTaskNet,
     *,
@@ -137,7 +137,7 @@ def kept_epoch(net: MultiTaskNet) -> int:
 
 
 def describe_end(
-    plan: Plan, data: EncodedData, net: MultiTaskNet, result: TrainingResult
+    plan: FitPlan, data: EncodedData, net: MultiTaskNet, result: TrainingResult
 ) -> TrainingResult:
     """Say how a training has ended, and warn about what it has memorized."""
     n_epochs = len(net.history) - plan.n_earlier
@@ -152,7 +152,7 @@ def describe_end(
 
 
 def fit_result(
-    plan: Plan,
+    plan: FitPlan,
     data: EncodedData,
     net: MultiTaskNet,
     generators: Generators,
@@ -176,12 +176,12 @@ def fit_result(
     )
 
 
-def new_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
+def new_checkpoints(plan: FitPlan, data: EncodedData) -> Checkpoints:
     """Return the object that writes the checkpoints of a training."""
     return Checkpoints(Path(plan.settings.checkpoint_dir), start_of(plan, data))
 
 
-def start_of(plan: Plan, data: EncodedData) -> Start:
+def start_of(plan: FitPlan, data: EncodedData) -> Start:
     """Return the start of a training, which is part of each of its checkpoints."""
     return Start(
         settings=compared(plan.settings),
@@ -214,8 +214,8 @@ def random_numbers(
     fits in several threads run one after the other.
     """
     with active(generators), ExitStack() as stack:
-        parts = net.module_, net.criterion_, net.optimizer_
-        if net.compile_mode not in (None, "graph") or draws_globally(*parts):
+        is_compiled = net.compile_mode not in (None, "graph")
+        if is_compiled or draws_globally(net.module_, net.criterion_, net.optimizer_):
             stack.enter_context(seeded_globally(global_seed, device))
             yield device
         else:

@@ -1,6 +1,6 @@
 """What the validation rows of a fit cannot tell, for warnings."""
 
-from sk_pwiser._fit._plan import Plan
+from sk_pwiser._fit._fit_plan import FitPlan
 from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._rows._hold_out import largest_part
 from sk_pwiser._training._early_stopping import usable_monitor
@@ -9,7 +9,7 @@ from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._utils._warnings import warn_user
 
 
-def check_validation(plan: Plan, data: EncodedData) -> str | None:
+def check_validation(plan: FitPlan, data: EncodedData) -> str | None:
     """Return the figure to monitor; warn about validation rows that say little."""
     valid = data.valid
     monitor = usable_monitor(data.epochs.monitor, valid, data.schema.targets.task_names)
@@ -41,7 +41,7 @@ def _warn_about_missing_labels(valid: TrainingRows, data: EncodedData) -> None:
         )
 
 
-def _warn_about_missing_groups(plan: Plan, data: EncodedData) -> None:
+def _warn_about_missing_groups(plan: FitPlan, data: EncodedData) -> None:
     """Name validation rows without groups, if the loss compares within them."""
     for name, rows in {**data.further, "valid": data.valid}.items():
         if rows is None or rows.spaced(1).groups is not None:
@@ -55,7 +55,7 @@ def _warn_about_missing_groups(plan: Plan, data: EncodedData) -> None:
         )
 
 
-def _warn_about_coarse_times(plan: Plan, n_train: int, n_valid: int) -> None:
+def _warn_about_coarse_times(plan: FitPlan, n_train: int, n_valid: int) -> None:
     """Say how many rows are held out, if they are not about as many as asked for."""
     share = plan.settings.validation_fraction
     n_rows = n_train + n_valid
@@ -70,15 +70,17 @@ def _warn_about_coarse_times(plan: Plan, n_train: int, n_valid: int) -> None:
     )
 
 
-def warn_about_trained(earlier: TrainingResult, plan: Plan, data: EncodedData) -> None:
+def warn_about_trained(
+    earlier_fit: TrainingResult, plan: FitPlan, data: EncodedData
+) -> None:
     """Warn if rows may be held out that the earlier fit was trained on.
 
     Without `split_rows`, they are the last in time.
     """
-    earlier_split = earlier.split_rows
+    earlier_split = earlier_fit.split_rows
     split_rows = data.split_rows
-    earlier_share = earlier.settings.validation_fraction
-    if earlier.split_state is None or earlier.used_all:
+    earlier_share = earlier_fit.settings.validation_fraction
+    if earlier_fit.split_state is None or earlier_fit.used_all:
         reason = "it held out no rows"
     elif (earlier_split is None) != (split_rows is None):
         held_out = "random rows" if earlier_split else "its last rows in time"

@@ -133,14 +133,16 @@ class Blocks:
 
     def start(self, seed=None):
         """Start a pass over the rows; with a seed, blocks are random within times."""
-        self.generator = self.late_generator = None
+        self.generator = None
+        self.late_generator = None
         if seed is not None:
             self.generator = np.random.default_rng(seed)
             self.late_generator = np.random.default_rng(seed + 1)
         self.n_seen = 0
         self.ranks = {time: first for time, (first, _) in self.spans.items()}
         self.groups = GroupValues()
-        self.group_sizes, self.n_largest = {}, 0  # sizes of groups that may continue
+        self.group_sizes = {}  # of groups that may continue
+        self.n_largest = 0
 
     def are_late(self, rank, times, block, groups):
         """Return whether rows, with their ranks, are among the last ones.
@@ -191,13 +193,15 @@ class Blocks:
         block = np.searchsorted(self.edges, times, side="right")
         for time, rank in self.ranks.items():
             rows = np.flatnonzero(times == time)
-            own = rank + np.arange(len(rows))
+            row_ranks = rank + np.arange(len(rows))
             if self.generator is not None:
                 first, last = self.spans[time]
-                own = self.generator.integers(first, max(last, first + 1), len(rows))
-            own = own * self.n_blocks // self.n_rows
-            first = np.searchsorted(self.edges, time)
-            block[rows] = own.clip(first, block[rows])
+                row_ranks = self.generator.integers(
+                    first, max(last, first + 1), len(rows)
+                )
+            row_blocks = row_ranks * self.n_blocks // self.n_rows
+            first_block = np.searchsorted(self.edges, time)
+            block[rows] = row_blocks.clip(first_block, block[rows])
             self.ranks[time] += len(rows)
         return block
 

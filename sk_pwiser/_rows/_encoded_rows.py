@@ -38,9 +38,9 @@ def gather_bags(
         inside = (rows * n_bags).unsqueeze(1) + torch.arange(n_bags, device=rows.device)
         offsets = bags.offsets[inside] - moves.unsqueeze(1)
         offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
-    entries_of = {name: t for name, t in bags.tensors.items() if name != "offsets"}
-    taken = {name: take_rows(t, places) for name, t in entries_of.items()}
-    return Bags(offsets, **taken)
+    entry_tensors = {name: t for name, t in bags.tensors.items() if name != "offsets"}
+    entries_of_rows = {name: take_rows(t, places) for name, t in entry_tensors.items()}
+    return Bags(offsets, **entries_of_rows)
 
 
 def take_rows(tensor: Tensor, rows: Tensor | slice) -> Tensor:
@@ -123,7 +123,9 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def shown(self, exposure: np.ndarray | None) -> "Impressions":
         """Return the impressions with the codes of how they were shown, if any."""
-        return self if exposure is None else replace(self, exposure=_as_tensor(exposure))
+        return (
+            self if exposure is None else replace(self, exposure=_as_tensor(exposure))
+        )
 
     def with_scaled_amounts(self, scales: Sequence[float]) -> "Impressions":
         """Return the impressions with amounts in multiples of their means, if any."""

@@ -31,7 +31,8 @@ class GroupValues:
         values = np.empty(len(numbers), dtype=chosen.dtype)
         values[is_new] = chosen
         if not is_new.all():
-            known = np.searchsorted(self.numbers, numbers[~is_new])
-            values[~is_new] = self.values[known]
-        self.numbers, self.values = numbers, values
+            places = np.searchsorted(self.numbers, numbers[~is_new])
+            values[~is_new] = self.values[places]
+        self.numbers = numbers
+        self.values = values
         return values[place]

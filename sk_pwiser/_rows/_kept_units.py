@@ -23,8 +23,8 @@ from sk_pwiser._rows._row_units import (
 class KeptUnits:
     """The units of rows in one part, a number per row, None for single rows."""
 
-    of_held_out_rows: np.ndarray | None
-    of_blocks: np.ndarray | None
+    held_out_rows: np.ndarray | None
+    blocks: np.ndarray | None
     # The number and the rows of the largest group that is parted all the same, or None,
     # when rows are "held out" and when their blocks are "left out" of statistics.
     large_groups: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def find_units(
         elif has_counts:
             warn_about_few_cells(codes, equal_rows, category_names)
     if rows.groups is None:
-        return KeptUnits(of_held_out_rows=equal_rows, of_blocks=units_of_blocks)
+        return KeptUnits(held_out_rows=equal_rows, blocks=units_of_blocks)
     largest_held_out = largest_part(validation_fraction) * n_rows
     held_out_units, not_held_out = split_large_units(rows.groups, largest_held_out)
     not_left_out = None
@@ -69,7 +69,7 @@ def find_units(
         largest_left_out = 2 / min(n_blocks, n_rows) * n_rows
         units_of_blocks, not_left_out = split_large_units(rows.groups, largest_left_out)
     return KeptUnits(
-        of_held_out_rows=held_out_units,
-        of_blocks=units_of_blocks,
+        held_out_rows=held_out_units,
+        blocks=units_of_blocks,
         large_groups={"held out": not_held_out, "left out": not_left_out},
     )

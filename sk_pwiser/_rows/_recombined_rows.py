@@ -54,8 +54,8 @@ class RowRecombiner:
         bags: Any = None
         if len(self._column_of_bags):
             n_bags = self.rows.n_bags
-            of_bags = rows[:, self._column_of_bags] * n_bags + torch.arange(n_bags)
-            bags = gather_bags(self.rows.bags, of_bags.ravel(), 1)
+            places = rows[:, self._column_of_bags] * n_bags + torch.arange(n_bags)
+            bags = gather_bags(self.rows.bags, places.ravel(), 1)
         return Impressions(codes, numeric, bags=bags)
 
     def value_hashes(self) -> np.ndarray:
@@ -64,16 +64,15 @@ class RowRecombiner:
         numeric = self.rows.numeric.numpy()
         n_rows = len(codes)
         hashes = np.empty((n_rows, len(self._places)), dtype=np.uint64)
-        for column, (of_codes, of_numeric, of_bags) in enumerate(self._places):
+        for column, (code_places, input_places, bag_places) in enumerate(self._places):
             bags = None
-            if of_bags:
-                places = np.arange(n_rows)[:, np.newaxis] * self.rows.n_bags + of_bags
-                taken = gather_bags(
-                    self.rows.bags, torch.from_numpy(places.ravel()), n_bags=1
-                )
-                bags = [None if t is None else t.numpy() for t in taken]
+            if bag_places:
+                first_bags = np.arange(n_rows)[:, np.newaxis] * self.rows.n_bags
+                places = torch.from_numpy((first_bags + bag_places).ravel())
+                bags_of_column = gather_bags(self.rows.bags, places, n_bags=1)
+                bags = [None if t is None else t.numpy() for t in bags_of_column]
             hashes[:, column] = row_hashes(
-                codes[:, of_codes], numeric[:, of_numeric], bags
+                codes[:, code_places], numeric[:, input_places], bags
             )
         return hashes
 

@@ -48,14 +48,17 @@ class Runs:
         # The code and the block of the last row so far.
         self.last = np.empty((2, 0), dtype=np.int64)
         # Changes of the code, those to a larger one, and those of code or block.
-        self.n_rows = self.n_steps = self.n_up = self.n_pieces = 0
+        self.n_rows = 0
+        self.n_steps = 0
+        self.n_up = 0
+        self.n_pieces = 0
 
     def add(self, codes, block):
         """Add the next rows. Codes are in the order of values; rare ones come last."""
         if self.n_steps >= MAX_RUNS * len(self.is_present):
             return
-        known = (codes >= FIRST_VALUE) & (codes < len(self.is_present))
-        rows = np.stack([codes[known].astype(np.int64), block[known]])
+        is_frequent = (codes >= FIRST_VALUE) & (codes < len(self.is_present))
+        rows = np.stack([codes[is_frequent].astype(np.int64), block[is_frequent]])
         rows = np.hstack([self.last, rows])
         steps, moves = np.diff(rows)
         is_step = steps != 0
@@ -105,24 +108,27 @@ class RowOrder:
         """Add the next rows, without validation rows; `lists` has first elements."""
         for column, runs in self.runs.items():
             runs.add(codes[:, column], block)
-        for own, runs in zip(lists, self.list_runs.values(), strict=True):
-            runs.add(own, block)
+        for first_codes, runs in zip(lists, self.list_runs.values(), strict=True):
+            runs.add(first_codes, block)
 
     def add_labels(self, y, weight, block):
         """Add the labels of these rows."""
         for task in range(y.shape[1]):
-            known = np.flatnonzero(weight[:, task] > 0)
-            for sums, values in ((self.n_known, None), (self.n_ones, y[known, task])):
-                sums[:, task] += np.bincount(block[known], values, len(sums))
+            labelled = np.flatnonzero(weight[:, task] > 0)
+            n_blocks = len(self.n_known)
+            self.n_known[:, task] += np.bincount(block[labelled], None, n_blocks)
+            ones = y[labelled, task]
+            self.n_ones[:, task] += np.bincount(block[labelled], ones, n_blocks)
 
     def find(self, task_names):
         """Return the `Order` of the rows, or None."""
         shares = list(map(explained_share, self.n_known.T, self.n_ones.T))
         if max(shares) > MIN_SHARE:
             return Order(task_names[np.argmax(shares)], is_column=False)
-        runs = *self.runs.values(), *self.list_runs.values()
-        orders = [order for each in runs if (order := each.order())]
-        return max(orders, key=lambda order: order.is_sorted, default=None)
+        all_runs = (*self.runs.values(), *self.list_runs.values())
+        orders = [runs.order() for runs in all_runs]
+        misleading = [order for order in orders if order is not None]
+        return max(misleading, key=lambda order: order.is_sorted, default=None)
 
 
 def explained_share(n, k):
@@ -130,10 +136,13 @@ def explained_share(n, k):
 
     The blocks have k positives among n rows. The result is 0 if it may be chance.
     """
-    n, k = n[n > 0], k[n > 0]
+    has_rows = n > 0
+    n = n[has_rows]
+    k = k[has_rows]
     if not 0 < k.sum() < n.sum() or len(n) < 2:
         return 0.0
-    p, df = k.sum() / n.sum(), len(n) - 1
+    p = k.sum() / n.sum()
+    df = len(n) - 1
     squares = ((k - n * p) ** 2 / n).sum() / (p * (1 - p))
     if chi2.sf(squares, df) > MAX_CHANCE:
         return 0.0

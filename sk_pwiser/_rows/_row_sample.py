@@ -25,8 +25,10 @@ class RowSample:
             keys = self.generator.random(len(table))
         weights = np.ones(len(table)) if weights is None else weights
         if np.isfinite(self.limit):
-            kept = np.flatnonzero(keys < self.limit)
-            table, weights, keys = table.take(kept), weights[kept], keys[kept]
+            small = np.flatnonzero(keys < self.limit)
+            table = table.take(small)
+            weights = weights[small]
+            keys = keys[small]
         if not len(keys):
             return
         self.parts.append((table, weights, keys))
@@ -44,7 +46,8 @@ class RowSample:
         table, weights, keys = self._join()
         chosen = np.sort(np.argpartition(keys, self.n_rows)[: self.n_rows])
         self.parts = [(table.take(chosen), weights[chosen], keys[chosen])]
-        self.limit, self.n_kept = keys[chosen].max(), len(chosen)
+        self.limit = keys[chosen].max()
+        self.n_kept = len(chosen)
 
     def _join(self):
         tables, weights, keys = zip(*self.parts, strict=True)

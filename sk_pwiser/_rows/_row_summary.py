@@ -27,7 +27,7 @@ class RowSummary:
     # Labels and weights of rows in one part, and the scaled weights, or None for ones.
     whole: tuple | None = None
     scaled: np.ndarray | None = None
-    of_rows: np.ndarray | None = None  # the same per row, by which columns are encoded
+    row_weights: np.ndarray | None = None  # per row, by which columns are encoded
     # By combination: numbers of rows, and sums of the weights, one per task.
     counts: Counter = field(default_factory=Counter)
     sums: dict = field(default_factory=dict)
@@ -52,12 +52,14 @@ class RowSummary:
         self.weights.add(weights)
         self.per_task = self.weights.per_task and not self.weights.is_even
         if is_first:
-            self.whole, self.scaled = (targets, weights), self.weights.apply(weights)
-            self.of_rows = row_weights(self.scaled)
+            self.whole = (targets, weights)
+            self.scaled = self.weights.apply(weights)
+            self.row_weights = row_weights(self.scaled)
             return
         if self.whole is not None:
             self._count(*self.whole)
-        self.whole = self.scaled = None
+        self.whole = None
+        self.scaled = None
         self._count(targets, weights)
 
     def _add_amounts(self, targets, weights):
@@ -68,13 +70,13 @@ class RowSummary:
         if by_task.shape[1] > 1:
             by_task = by_task[:, parents]
         is_known = np.isfinite(amounts)
-        used = by_task * is_known
-        sums = (used * np.where(is_known, amounts, 0)).sum(axis=0)
+        amount_weights = by_task * is_known
+        sums = (amount_weights * np.where(is_known, amounts, 0)).sum(axis=0)
         if self.amount_sums is None:
             self.amount_sums = np.zeros(amounts.shape[1])
             self.amount_weights = np.zeros(amounts.shape[1])
         self.amount_sums += sums
-        self.amount_weights += used.sum(axis=0)
+        self.amount_weights += amount_weights.sum(axis=0)
         self.total_weight += float(by_task.mean(axis=1).sum())
 
     def value_scales(self, per_impression):
@@ -96,13 +98,13 @@ class RowSummary:
         if targets.missing is not None:
             state = np.where(targets.missing, np.int8(2), state)
         distinct, inverse = np.unique(state, axis=0, return_inverse=True)
-        found = list(map(tuple, distinct.tolist()))
-        own = np.broadcast_to(weights.reshape(n_rows, -1), (n_rows, n_tasks))
-        of_tasks = [np.bincount(inverse.ravel(), column) for column in own.T]
-        for key, sums in zip(found, np.transpose(of_tasks), strict=True):
+        combinations = list(map(tuple, distinct.tolist()))
+        by_task = np.broadcast_to(weights.reshape(n_rows, -1), (n_rows, n_tasks))
+        task_sums = [np.bincount(inverse.ravel(), column) for column in by_task.T]
+        for key, sums in zip(combinations, np.transpose(task_sums), strict=True):
             self.sums[key] = self.sums.get(key, 0.0) + sums
         counts = np.bincount(inverse.ravel()).tolist()
-        self.counts.update(dict(zip(found, counts, strict=True)))
+        self.counts.update(dict(zip(combinations, counts, strict=True)))
 
     def scale(self, weights, n_rows):
         """Return the scaled weights of one of several parts, or None for ones."""

@@ -80,12 +80,16 @@ class StreamedImpressions(TrainingRows, Dataset[_encoded_rows.Batch]):
             )
             numeric = np.hstack([numeric, rates])
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
-        rows = rows.shown(arrays.get("exposure")).labelled(
-            arrays["y"],
-            arrays.get("sample_weight"),
-            arrays.get("groups"),
-            arrays.get("amounts"),
-        ).with_scaled_amounts(schema.value_scales)
+        rows = (
+            rows.shown(arrays.get("exposure"))
+            .labelled(
+                arrays["y"],
+                arrays.get("sample_weight"),
+                arrays.get("groups"),
+                arrays.get("amounts"),
+            )
+            .with_scaled_amounts(schema.value_scales)
+        )
         # Copies of pinned memory to a device are faster.
         pins = _encoded_rows.pins_memory(self.device)
         return rows.copied(Tensor.pin_memory) if pins else rows

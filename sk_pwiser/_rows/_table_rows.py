@@ -122,7 +122,7 @@ LARGEST_RATIO = 10.0
 
 def read_table(
     settings: Settings,
-    given: GivenRows,
+    given_rows: GivenRows,
     expected: Targets | None = None,
     classes: Any = None,
     *,
@@ -138,14 +138,17 @@ def read_table(
     Rows of an update, and validation rows, `may_lack_class`: they may have only one of
     the classes.
     """
-    refuse_parts(given.X)
-    targets = Y = collected(given.Y)
+    refuse_parts(given_rows.X)
+    Y = collected(given_rows.Y)
+    targets = Y
     check_encoding_params(settings.encoding_params)
     if not isinstance(Y, SoftTargets):
         targets = check_tasks(
             settings, Y, expected, classes, may_lack_class=may_lack_class
         )
-    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
+    X = as_table(given_rows.X)
+    sample_weight = given_rows.sample_weight
+    groups = given_rows.groups
     n_samples = len(targets.values)
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)

@@ -147,19 +147,21 @@ def _raise_for_most(is_wrong, columns, message, hint=""):
     )
 
 
-def zero_one_labels(labels, columns=None, *, input_name="Y"):
-    """Return labels of 0 and 1, 0 where missing, `(n_samples, n_tasks)`, as float32."""
+def zero_one_labels(labels, columns=None, *, input_name="Y", hint=""):
+    """Return labels of 0 and 1, 0 where missing, `(n_samples, n_tasks)`, as float32.
+
+    The `hint` ends the message about other labels.
+    """
     is_wrong = ~np.isin(labels, [0, 1])
     if is_wrong.any():
         k = int(is_wrong.any(axis=0).argmax())
         row = int(is_wrong[:, k].argmax())
         name = k if columns is None else columns[k]
         value = labels[row : row + 1, k].tolist()[0]
-        hint = ""
         if isinstance(value, str):
             event = max(map(str, labels[:, k]))
             hint = (
-                " With several tasks, text must be yes or no, or true or false; "
+                f"{hint} With several tasks, text must be yes or no, or true or false; "
                 f"convert other text to 0 and 1, for example by {input_name} = "
                 f"({input_name} == {event!r}).astype(int)."
             )

@@ -1,15 +1,22 @@
 """The funnel depth of rows, and parts of them with equal shares of every depth."""
 
 import math
-from numbers import Real
+from collections.abc import Mapping
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
 from sk_pwiser._columns._frames import collected
+from sk_pwiser._tasks._amounts import split_columns
 from sk_pwiser._tasks._groups import sort_groups
-from sk_pwiser._tasks._labels import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._tasks._labels import (
+    names_of_columns,
+    one_task_labels,
+    read_labels,
+    zero_one_labels,
+)
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._tree import CHAIN, read_task_parents
 
@@ -52,6 +59,35 @@ def funnel_depth(Y):
     return depth_in_tree(Y)
 
 
+def event_columns(Y, value_columns):
+    """Return labels without the columns of amounts, and what to do if there are others.
+
+    The latter ends the message about labels that are neither 0 nor 1.
+    """
+    is_list = isinstance(value_columns, list | tuple | Mapping)
+    if value_columns is not None and not is_list:
+        raise TypeError(
+            "value_columns must be a list of columns with amounts, by name or index, "
+            f"the value_tasks of an estimator, or None; got {value_columns!r}."
+        )
+    if not value_columns:
+        shape = getattr(Y, "shape", None) or np.shape(Y)
+        has_several = len(shape) == 2 and shape[1] > 1
+        return Y, " Name columns of amounts in value_columns." if has_several else ""
+    for column in value_columns:
+        if isinstance(column, bool) or not isinstance(column, str | Integral):
+            raise TypeError(
+                f"Each of value_columns must be a name or an index; got {column!r}."
+            )
+    events, _, _ = split_columns(
+        Y,
+        dict.fromkeys(value_columns),
+        names_of_columns(Y),
+        parameter="value_columns",
+    )
+    return events, ""
+
+
 def depth_in_tree(Y, task_parents=CHAIN):
     """Return 1 plus the last task reached by the tree, 0 for none, -1 if unknown."""
     strata = funnel_strata(Y, task_parents)
@@ -59,7 +95,13 @@ def depth_in_tree(Y, task_parents=CHAIN):
 
 
 def funnel_holdout(
-    Y, *, test_size=0.25, random_state=None, groups=None, task_parents=CHAIN
+    Y,
+    *,
+    test_size=0.25,
+    random_state=None,
+    groups=None,
+    task_parents=CHAIN,
+    value_columns=None,
 ):
     """Split rows once into training and test indices, stratified by funnel depth.
 
@@ -90,6 +132,9 @@ def funnel_holdout(
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
         `Y`, or indices. If the tasks are no funnel, rows are stratified by the last of
         the tasks that they reached.
+    value_columns : list of str or int, or dict, default=None
+        Columns of `Y` with amounts, which are no labels, by name or index; or the
+        `value_tasks` of the estimator.
 
     Returns
     -------
@@ -129,8 +174,8 @@ def funnel_holdout(
     """
     if not isinstance(test_size, Real) or not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
-    Y = collected(Y)
-    strata = funnel_strata(Y, task_parents)
+    Y, hint = event_columns(collected(Y), value_columns)
+    strata = funnel_strata(Y, task_parents, hint=hint)
     n_samples = len(strata)
     if groups is not None:
         check_consistent_length(strata, groups)
@@ -235,7 +280,7 @@ def merge_rare(counts, *, min_rows):
     return stratum_of, rare
 
 
-def funnel_strata(Y, task_parents=CHAIN, input_name="Y"):
+def funnel_strata(Y, task_parents=CHAIN, input_name="Y", hint=""):
     """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
@@ -246,7 +291,7 @@ def funnel_strata(Y, task_parents=CHAIN, input_name="Y"):
         # The labels of a single task may have any two values.
         labels, _ = one_task_labels(labels[:, 0], columns, input_name=input_name)
     else:
-        labels = zero_one_labels(labels, columns, input_name=input_name)
+        labels = zero_one_labels(labels, columns, input_name=input_name, hint=hint)
     # One pass per column, since a cumulative product along short rows is much slower.
     depth = np.zeros(len(labels), dtype=np.intp)
     is_unknown = np.zeros(len(labels), dtype=bool)

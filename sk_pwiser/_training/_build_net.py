@@ -30,7 +30,6 @@ from sk_pwiser.losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
 from sk_pwiser.networks._exposure_terms import ExposureTable, ExposureTerms
 
-
 # A table of all combinations is computed in each step.
 MOST_COMBINATIONS = 100_000
 
@@ -76,7 +75,7 @@ def exposure_terms(settings: Settings, schema: Any) -> ExposureTerms | None:
     return ExposureTerms(
         [ExposureTable(*shape) for shape in shapes],
         tasks=exposure_tasks(settings, targets.task_names, targets.parents),
-        n_tasks=len(targets.task_names),
+        base_rates=schema.base_rates.tolist(),
     )
 
 

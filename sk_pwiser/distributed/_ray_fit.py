@@ -53,7 +53,7 @@ class Job:
     seed: int  # of the order of rows, and of each process
     has_groups: bool
 
-    def plan(self, settings: Settings, device: torch.device) -> _fit.Plan:
+    def plan(self, settings: Settings, device: torch.device) -> _fit.FitPlan:
         """Return the plan of a process, with components on its device."""
         components = check_components(
             settings,
@@ -62,7 +62,7 @@ class Job:
             has_groups=self.has_groups,
             random_state=self.random_state,
         )
-        return _fit.Plan(
+        return _fit.FitPlan(
             settings=settings,
             device=device,
             components=components,
@@ -112,7 +112,7 @@ def prepare_job(
 
 
 def _check_divisible(
-    plan: _fit.Plan, data: EncodedData, rows: StreamedImpressions
+    plan: _fit.FitPlan, data: EncodedData, rows: StreamedImpressions
 ) -> None:
     net = _fit.build(plan, data)
     network, weighting = net.module_, net.criterion_.weighting

@@ -1,49 +1,46 @@
 """The network of a fitted estimator, and checks of estimators to export."""
 
 import copy
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
-from sk_pwiser._tasks._tree import read_task_parents
-from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser._settings import values_are_per_impression
+from sk_pwiser.export._served_model import ServedModel
 from sk_pwiser.networks import Bags
 
-
-def fitted_result(estimator):
-    """Return the result of the last fit of an estimator, calibrated or not."""
-    if isinstance(estimator, FunnelCalibrator):
-        check_is_fitted(estimator)
-        estimator._check_training()
-        estimator = estimator.estimator_
-    if isinstance(estimator, FrozenEstimator):
-        estimator = estimator.estimator
-    if not isinstance(estimator, MultiTaskCTRCVRClassifier):
-        raise TypeError(
-            "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
-            "FunnelCalibrator of one, such as pipeline[-1], which reads rows that "
-            f"pipeline[:-1] has transformed; got {estimator!r}."
-        )
-    check_is_fitted(estimator, "_result")
-    return estimator._result
+# Outputs of a graph.
+PROBABILITIES = "probabilities"
+VALUES = "values"
+VALUES_GIVEN_EVENT = "values_given_event"
+# What these are computed from, which is compared with PyTorch and no part of a file.
+LOGITS = "logits"
+VALUE_SCORES = "value_scores"
 
 
-def market_of(estimator, encoder):
-    """Return the index of the column `by` of a calibrator and its shifts, or None."""
-    by = getattr(estimator, "by_", None)
-    if by is None:
+def market_of(served: ServedModel) -> Any:
+    """Return the index of the column `by` of a calibrator and its shifts, or None.
+
+    The shifts of each value are those of the tasks, then those of the values.
+    """
+    calibration = served.calibration
+    if calibration is None or calibration.by is None:
         return None
-    names = [column.name for column in encoder.read_columns_]
-    if by not in names:
+    names = [column.name for column in served.schema.encoder.read_columns_]
+    if calibration.by not in names:
         raise ValueError(
-            f"A calibrator with by={by!r} cannot be exported: its estimator has no "
-            f"such column; these are {names}."
+            f"A calibrator with by={calibration.by!r} cannot be exported: its "
+            f"estimator has no such column; these are {names}."
         )
-    return names.index(by), estimator.shifts_
+    no_amounts = np.zeros(len(served.value_names))
+    shifts_of_values = calibration.value_shifts
+    shifts = {
+        market: np.append(shifts_of_tasks, shifts_of_values.get(market, no_amounts))
+        for market, shifts_of_tasks in calibration.shifts.items()
+    }
+    return names.index(calibration.by), shifts
 
 
 def check_exportable(encoder):
@@ -57,58 +54,132 @@ def check_exportable(encoder):
 
 
 class ProbabilityNetwork(nn.Module):
-    """A copy of a trained network on the CPU with the output of `predict_proba`."""
+    """A copy of a trained network on the CPU with the output of `predict_proba`.
 
-    def __init__(self, estimator):
+    It has those of `predict_value`, too, if there are values.
+    """
+
+    # Those of networks that were pickled before there were values.
+    value_parents: ClassVar[list[int]] = []
+    are_per_impression = False
+
+    def __init__(self, served: ServedModel, network: nn.Module) -> None:
         super().__init__()
-        network = fitted_result(estimator).net.module_
         self.network = copy.deepcopy(network).cpu().requires_grad_(False)
-        self.both_classes = estimator.classes_.ndim == 1
+        self.both_classes = served.both_classes
         self.curves = nn.ModuleList()
         self.parents = []
         self.takes_shifts = False
-        if isinstance(estimator, FunnelCalibrator):
-            self.curves.extend(map(CurveLayer, estimator.calibrators_))
-            # The tasks than which others are not more likely, -1 for none.
-            self.parents = [-1] * estimator.n_tasks_
-            if estimator.ordered:
-                self.parents = read_task_parents(
-                    estimator.task_parents_, estimator.task_names_
-                )
-            self.takes_shifts = estimator.by_ is not None
+        calibration = served.calibration
+        if calibration is not None:
+            self.curves.extend(map(CurveLayer, calibration.curves))
+            self.parents = list(calibration.parents)
+            self.takes_shifts = calibration.by is not None
+        self._add_values(served)
         self.eval()  # as a whole, since the exporter restores the mode of the whole
 
-    def forward(self, codes, numeric, *others):
-        """Return probabilities in the open interval (0, 1), and the network's logits.
+    def _add_values(self, served):
+        """Read which values there are, and the logarithms of their factors."""
+        values = served.schema.targets.learnt_values
+        if not len(values):
+            return
+        self.value_parents = list(values.parents)
+        self.are_per_impression = values_are_per_impression(served.settings)
+        log_factors = np.log(served.schema.value_scales)
+        if served.calibration is not None:
+            log_factors = log_factors + np.log(served.calibration.value_factors)
+        self.log_factors = torch.from_numpy(log_factors)
 
-        `others` are shifts if the network takes them, float64 of shape (batch, n_tasks)
-        and added to the log-odds, and the tensors of `Bags` if there are lists.
+    @property
+    def output_names(self):
+        """The outputs of a graph."""
+        if not self.value_parents:
+            return [PROBABILITIES]
+        return [PROBABILITIES, VALUES, VALUES_GIVEN_EVENT]
+
+    @property
+    def head_names(self):
+        """What the outputs are computed from, the further results of `forward`."""
+        return [LOGITS, VALUE_SCORES] if self.value_parents else [LOGITS]
+
+    def forward(self, codes, numeric, *others):
+        """Return the outputs, and what they are computed from.
+
+        The outputs are probabilities in the open interval (0, 1) and, if there are
+        values, mean amounts. They are computed from the network's logits, and the
+        scores of the values.
+
+        `others` are shifts if the network takes them, float64 of shape (batch, n_tasks
+        + n_values) and added to the log-odds and to the logarithms of amounts, and the
+        tensors of `Bags` if there are lists.
         """
         shifts, *bags = others if self.takes_shifts else (None, *others)
         bags = [Bags(*bags)] if bags else []
-        logits = self.network(codes, numeric, *bags).logits.float()
-        return self.probabilities(logits, shifts), logits
+        output = self.network(codes, numeric, *bags)
+        heads = [output.logits.float()]
+        if self.value_parents:
+            heads.append(output.value_scores.float())
+        return (*self.outputs_of_heads(*heads, shifts=shifts), *heads)
 
-    def predict(self, inputs):
-        """Return the probabilities of arrays by name, in the order of `forward`."""
-        return self.predict_with_logits(inputs)[0]
+    def predict(self, inputs, output=PROBABILITIES):
+        """Return one output of arrays by name, which are in the order of `forward`."""
+        return self.predict_all(inputs)[output]
 
-    def predict_with_logits(self, inputs):
-        """Return the probabilities, and the logits before calibration."""
+    def predict_all(self, inputs):
+        """Return all results of `forward` by name."""
         with torch.inference_mode():
-            outputs = self(*map(torch.from_numpy, inputs.values()))
-        return [output.numpy() for output in outputs]
+            results = self(*map(torch.from_numpy, inputs.values()))
+        names = [*self.output_names, *self.head_names]
+        return {
+            name: result.numpy() for name, result in zip(names, results, strict=True)
+        }
 
-    def probabilities(self, logits, shifts=None):
-        """Return the probabilities of float32 logits, calibrated if there are curves.
+    def outputs_of_heads(self, logits, scores=None, *, shifts=None):
+        """Return the outputs of float32 logits and scores, in float64 inside.
 
-        In float64: sigmoids of ONNX Runtime in float32 have an absolute error of 6e-8,
-        which is a large share of the probability of a rare event.
+        Sigmoids of ONNX Runtime in float32 have an absolute error of 6e-8, which is a
+        large share of the probability of a rare event.
         """
-        limits = np.finfo(np.float32)
+        n_tasks = len(logits.unbind(dim=1))
         logits = logits.double()
+        calibrated = logits
         if len(self.curves):
-            logits = self._calibrate(logits, shifts)
+            of_tasks = None if shifts is None else shifts[:, :n_tasks]
+            calibrated = self._calibrate(logits, of_tasks)
+        outputs = [self._probabilities(calibrated)]
+        if scores is not None:
+            of_values = None if shifts is None else shifts[:, n_tasks:]
+            outputs += self._values(logits, calibrated, scores, of_values)
+        return outputs
+
+    def _values(self, logits, calibrated, scores, shifts):
+        """Return mean amounts per impression and given the event, in float64."""
+        log_means = scores.double() + self.log_factors
+        if shifts is not None:
+            log_means = log_means + shifts
+        log_p = nn.functional.logsigmoid(logits)
+        calibrated_log_p = nn.functional.logsigmoid(calibrated)
+        per_impression = []
+        given_event = []
+        for log_mean, parent in zip(
+            log_means.unbind(dim=1), self.value_parents, strict=True
+        ):
+            if parent < 0:
+                per_impression.append(log_mean)
+                given_event.append(log_mean)
+                continue
+            if self.are_per_impression:
+                log_mean = log_mean - log_p[:, parent]
+            given_event.append(log_mean)
+            per_impression.append(log_mean + calibrated_log_p[:, parent])
+        return [
+            torch.stack(per_impression, dim=1).exp(),
+            torch.stack(given_event, dim=1).exp(),
+        ]
+
+    def _probabilities(self, logits):
+        """Return the probabilities of float64 log-odds."""
+        limits = np.finfo(np.float32)
         if self.both_classes:  # 1 - p would have a few digits only if p is near 1
             logits = torch.cat([-logits, logits], dim=1)
         probabilities = torch.sigmoid(logits).float()

@@ -18,15 +18,13 @@ from sk_pwiser._model_files import write_bytes
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
+from sk_pwiser.export._served_model import ServedModel, fitted_result
 from sk_pwiser.networks import random_inputs
 
 # The first version that the exporter writes; runtimes since 2023 support it.
 OPSET = 18
 # Largest size of a file of protocol buffers.
 LARGEST_FILE = 2**31
-OUTPUT = "probabilities"
-# The second one is compared with PyTorch, and is not part of a file.
-OUTPUTS = [OUTPUT, "logits"]
 # Rows of the batch that is traced: 1 would be exported as a size to broadcast.
 EXAMPLE_SIZE = 3
 # Rows of the batches that the graph is checked with.
@@ -41,7 +39,9 @@ def to_onnx(
     """Write the network of a fitted estimator to an ONNX file.
 
     The graph has the output ``probabilities``: the result of `predict_proba`, in
-    float32.
+    float32. With `value_tasks`, it also has ``values``, of shape `(n_samples,
+    n_values)`: the result of `predict_value`, in float64, and ``values_given_event``:
+    that with ``given_event=True``.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def to_onnx(
         of arrays of numbers cannot be exported. With "raw", the same holds for columns
         of lists, and for columns with hash buckets, with both text and numbers, with
         values that are neither, with the empty string, or with the name
-        "probabilities". In these cases no file is written.
+        of an output. In these cases no file is written.
     ImportError
         If onnx, onnxruntime or onnxscript is not installed, or PyTorch is older than
         2.9: its exporter was an experiment before.
@@ -113,13 +113,15 @@ def to_onnx(
     >>> session.run(["probabilities"], inputs)[0].shape
     (3, 2)
     """
-    schema = _calibrated_network.fitted_result(estimator).schema
+    network_of_fit = fitted_result(estimator).net.module_
+    served = ServedModel.of(estimator)
+    schema = served.schema
     check_choice("inputs", inputs, ("encoded", "raw"))
     _calibrated_network.check_exportable(schema.encoder)
     onnx = import_extra("onnx", "to_onnx")
     import_extra("onnx.compose", "to_onnx")
-    network = _calibrated_network.ProbabilityNetwork(estimator)
-    market = _calibrated_network.market_of(estimator, schema.encoder)
+    network = _calibrated_network.ProbabilityNetwork(served, network_of_fit)
+    market = _calibrated_network.market_of(served)
     if market is not None and inputs != "raw":
         raise ValueError(
             f"A calibrator with by={estimator.by!r} needs the values of this column: "
@@ -127,11 +129,17 @@ def to_onnx(
         )
     encoder = None
     if inputs == "raw":
-        encoder = encoding_model(onnx, schema, market, len(estimator.task_names_))
+        encoder = encoding_model(
+            onnx,
+            schema,
+            market,
+            n_shifts=network.network.n_tasks,
+            output_names=network.output_names,
+        )
     model = onnx.load_from_string(checked_model(network, "to_onnx")[0])
-    del model.graph.output[1:]
+    del model.graph.output[len(network.output_names) :]
     if encoder is not None:
-        model = _join(onnx, encoder, model)
+        model = _join(onnx, encoder, model, network.output_names)
     model.producer_name = "sk_pwiser"
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
@@ -170,7 +178,7 @@ def _trace(network):
             dynamo=True,
             verbose=False,
             input_names=list(inputs),
-            output_names=OUTPUTS,
+            output_names=[*network.output_names, *network.head_names],
         )
     model = program.model_proto
     # Metadata name the lines of the code on this machine.
@@ -202,7 +210,9 @@ def checked_model(network, caller):
     for package in ("onnx", "onnxscript"):
         import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
-    n_bytes = sum(parameter.nbytes for parameter in network.parameters())
+    # Vectors of ids are buffers.
+    tensors = [*network.parameters(), *network.buffers()]
+    n_bytes = sum(tensor.nbytes for tensor in tensors)
     if n_bytes >= LARGEST_FILE:
         raise ValueError(
             f"The network cannot be exported: its weights take {n_bytes / 2**30:.1f} "
@@ -240,36 +250,44 @@ class OnnxNetwork:
         )
         self._names = {tensor.name for tensor in self._session.get_inputs()}
 
-    def __call__(self, inputs, outputs=OUTPUTS[:1]):
+    def __call__(self, inputs, output=_calibrated_network.PROBABILITIES):
         if len(inputs) > len(self._names):
             inputs = {name: inputs[name] for name in self._names}
-        return self._session.run(outputs, inputs)[0]
+        return self._session.run([output], inputs)[0]
 
 
 def _compare(network, run, n_rows):
-    """Raise an error if the logits or probabilities of random rows are others."""
+    """Raise an error if the logits or outputs of random rows are others."""
     inputs = _example_inputs(network, n_rows)
-    logits = run(inputs, OUTPUTS[1:])
-    _, expected_logits = network.predict_with_logits(inputs)
-    if logits.shape != expected_logits.shape or not np.allclose(
-        logits, expected_logits, rtol=1e-4, atol=1e-3, equal_nan=True
-    ):
-        raise ValueError(
-            f"for {n_rows} rows, the ONNX graph computes other logits than PyTorch. "
-            f"The graph is recorded with {EXAMPLE_SIZE} rows: forward must not use the "
-            "number of rows, or a value of a tensor, as a Python number."
-        )
+    all_expected = network.predict_all(inputs)
+    heads = []
+    for name in network.head_names:
+        head = run(inputs, name)
+        expected = all_expected[name]
+        if head.shape != expected.shape or not np.allclose(
+            head, expected, rtol=1e-4, atol=1e-3, equal_nan=True
+        ):
+            raise ValueError(
+                f"for {n_rows} rows, the ONNX graph computes other logits than "
+                f"PyTorch. The graph is recorded with {EXAMPLE_SIZE} rows: forward "
+                "must not use the number of rows, or a value of a tensor, as a Python "
+                "number."
+            )
+        heads.append(torch.from_numpy(head))
     # A steep calibration curve multiplies rounding errors of the logits, so the
-    # probabilities are compared with those of the graph's own logits.
+    # outputs are compared with those of the graph's own logits.
     shifts = inputs.get("shifts")
     shifts = None if shifts is None else torch.from_numpy(shifts)
-    expected = network.probabilities(torch.from_numpy(logits), shifts).numpy()
-    # ONNX Runtime's sigmoid is less exact where a probability is below 1e-11.
-    if not np.allclose(run(inputs), expected, rtol=1e-5, atol=1e-13, equal_nan=True):
-        raise ValueError(
-            f"for {n_rows} rows, the ONNX graph computes other probabilities than "
-            "PyTorch from the same logits."
-        )
+    outputs = network.outputs_of_heads(*heads, shifts=shifts)
+    for name, output in zip(network.output_names, outputs, strict=True):
+        # ONNX Runtime's sigmoid is less exact where a probability is below 1e-11.
+        if not np.allclose(
+            run(inputs, name), output.numpy(), rtol=1e-5, atol=1e-13, equal_nan=True
+        ):
+            raise ValueError(
+                f"for {n_rows} rows, the ONNX graph computes other {name} than "
+                "PyTorch from the same logits."
+            )
 
 
 # The exporter computes both as logarithms of values that are rounded to 0 or 1: those
@@ -297,7 +315,7 @@ class _ExactLogarithms(TorchFunctionMode):
         return self.replaced.get(func, func)(*args, **(kwargs or {}))
 
 
-def _join(onnx, encoder, network):
+def _join(onnx, encoder, network, output_names):
     """Return the model that encodes raw inputs and runs the network."""
     encoder.ir_version = network.ir_version
     # A column may have the same name as a tensor of the network.
@@ -305,9 +323,10 @@ def _join(onnx, encoder, network):
     outputs = [output.name for output in encoder.graph.output]
     names = [(name, name.replace("encoding", "network")) for name in outputs]
     model = onnx.compose.merge_models(encoder, network, io_map=names)
-    last = f"network/{OUTPUT}"
-    model.graph.node.append(onnx.helper.make_node("Identity", [last], [OUTPUT]))
-    model.graph.output[0].name = OUTPUT
+    for place, name in enumerate(output_names):
+        last = f"network/{name}"
+        model.graph.node.append(onnx.helper.make_node("Identity", [last], [name]))
+        model.graph.output[place].name = name
     return model
 
 
@@ -366,21 +385,27 @@ class GraphBuilder:
         return self.add("Cast", name, to=self.types.FLOAT)
 
 
-def encoding_model(onnx, schema, market, n_tasks):
+def encoding_model(onnx, schema, market, *, n_shifts, output_names):
     """Return a model that encodes raw columns and, with `market`, finds shifts."""
     graph = GraphBuilder(onnx)
     tensors: dict[str, list[str]] = {"codes": [], "numeric": []}
     for column in schema.encoder.read_columns_:
-        if reason := _obstacle(column):
+        if reason := _obstacle(column, output_names):
             raise ValueError(f"Column {column.name!r} cannot be exported: {reason}.")
         tensors[column.network_input] += column.add_to_graph(graph)
     codes = tensors["codes"]
     numeric = tensors["numeric"]
     if schema.statistics is not None:
         statistics = schema.statistics
-        for column, table in zip(statistics.columns, statistics.tables_, strict=True):
+        parent_rates = statistics.parent_rates
+        rates: dict[int, str] = {}  # by table, those of the rows
+        tables = zip(statistics.columns, statistics.tables_, strict=True)
+        for j, (column, table) in enumerate(tables):
             rows = graph.add("Squeeze", codes[column], [1])
-            numeric.append(graph.add("Gather", table, rows, axis=0))
+            inputs = graph.add("Gather", table, rows, axis=0)
+            if parent_rates is not None and parent_rates.has(j):
+                inputs = parent_rates.add_to_graph(graph, j, inputs, rates)
+            numeric.append(inputs)
     outputs = {
         "encoding/codes": graph.types.INT64,
         "encoding/numeric": graph.types.FLOAT,
@@ -392,13 +417,13 @@ def encoding_model(onnx, schema, market, n_tasks):
             raise ValueError(
                 f"by={column.name!r} must be a category column of the estimator."
             )
-        _add_shifts(graph, column, shifts, n_tasks)
+        _add_shifts(graph, column, shifts, n_shifts)
         outputs["encoding/shifts"] = graph.types.DOUBLE
     codes = graph.add("Concat", *(codes or [_add_empty(graph, np.int64)]), axis=1)
     # Rare values have target statistics, but no embedding.
-    sizes = np.array([schema.encoder.cardinalities_], dtype=np.int64)
-    has_vector = graph.add("Less", codes, sizes)
-    graph.add("Where", has_vector, codes, np.int64(UNSEEN), output="encoding/codes")
+    sizes = np.array([schema.encoder.n_network_codes_], dtype=np.int64)
+    is_read = graph.add("Less", codes, sizes)
+    graph.add("Where", is_read, codes, np.int64(UNSEEN), output="encoding/codes")
     numeric = numeric or [_add_empty(graph, np.float32)]
     graph.add("Concat", *numeric, output="encoding/numeric", axis=1)
     helper = graph.helper
@@ -413,15 +438,15 @@ def encoding_model(onnx, schema, market, n_tasks):
     return helper.make_model(made, opset_imports=versions)
 
 
-def _obstacle(column):
+def _obstacle(column, output_names):
     """Return why a graph cannot take the raw values of a column, or None."""
-    if column.name == OUTPUT:
+    if column.name in output_names:
         return "it has the name of the output"
     return column.onnx_obstacle()
 
 
-def _add_shifts(graph, column, shifts, n_tasks):
-    """Add the shifts of the log-odds by the values of a category column."""
+def _add_shifts(graph, column, shifts, n_shifts):
+    """Add the shifts of the heads by the values of a category column."""
     if "" in shifts:
         raise ValueError(
             f"Column {column.name!r} cannot be exported: calibration rows contain the "
@@ -429,7 +454,7 @@ def _add_shifts(graph, column, shifts, n_tasks):
         )
     # Other values have the last place.
     places = column.add_places(graph, shifts, default=len(shifts))
-    table = np.vstack([*shifts.values(), np.zeros(n_tasks)])
+    table = np.vstack([*shifts.values(), np.zeros(n_shifts)])
     rows = graph.add("Squeeze", places, [1])
     graph.add("Gather", table, rows, output="encoding/shifts", axis=0)
 

@@ -25,7 +25,8 @@ from sklearn.utils.fixes import parse_version
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._frames import collected, selectable
 from sk_pwiser._responses import check_targets
-from sk_pwiser._tasks._labels import read_labels
+from sk_pwiser._tasks import _amounts
+from sk_pwiser._tasks._labels import names_of_columns, read_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
 from sk_pwiser.model_selection._loss_comparison import LossComparison
@@ -34,6 +35,8 @@ from sk_pwiser.model_selection._loss_comparison import LossComparison
 THIS_PACKAGE = "sk_pwiser"
 # As in `target_encoding="auto"` of the estimator.
 MIN_VALUES = 100
+# The default of C=1 overfits values that occur a few times.
+LOGISTIC_C = 0.1
 # Trees for labels that are noisy or rare.
 SMALL_LEAVES = {"num_leaves": 8, "min_child_samples": 100}
 CATBOOST_STEPS = {"early_stopping_rounds": 50}
@@ -56,6 +59,7 @@ def compare_models(
     Y: Any,
     *,
     models: str | Sequence[str] | Mapping[str, Any] = "default",
+    value_tasks: Mapping[Any, Any] | None = None,
     cv: Any = 5,
     scoring: Any = None,
     groups: npt.ArrayLike | None = None,
@@ -72,7 +76,8 @@ def compare_models(
         Impressions. All models read the category and numeric columns that
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` finds in them.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Beside them the
+        columns of amounts that `value_tasks` names.
     models : "default", sequence of str or dict of str to str or estimator, \
             default="default"
         The models; differences are those to the first one. "default" is this estimator,
@@ -94,6 +99,23 @@ def compare_models(
         statistics, by :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, values
         are these names, or classifiers whose `predict_proba` the scorers of
         :mod:`sk_pwiser.metrics` read.
+
+        With `value_tasks`, the models predict amounts per impression by their method
+        `predict_value`:
+
+        - "sk_pwiser": the classifier with these `value_tasks`;
+        - "mean_amount": its probabilities without them, times the mean amount;
+        - "logistic_gamma": logistic regression of a positive amount times a gamma
+          regression of its size, with equal penalties;
+        - "lightgbm_log_amounts": boosted trees of a positive amount times those of its
+          logarithm, with the smearing of Duan (1983);
+        - "lightgbm_tweedie": boosted trees of the amounts of all rows.
+    value_tasks : dict or None, default=None
+        Compares predicted amounts instead of events: columns of ``Y`` with amounts and
+        the tasks under which they arise, as the parameter of
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The default scores are, for each
+        value, the normalised Gini coefficient ("spend Gini") and minus the relative
+        error of the total ("minus spend total error").
     cv : int, splitter or iterable of (train, test), default=5
         As in :func:`compare_losses`; :class:`FunnelTimeSplit` tests on later periods.
     scoring : str, callable, list, tuple or dict, default=None
@@ -120,7 +142,8 @@ def compare_models(
     ------
     ValueError, TypeError
         If there are fewer than two models, if a name is unknown, if an estimator has
-        no `predict_proba`, or if labels are missing.
+        no `predict_proba` or, with `value_tasks`, no `predict_value`, or if labels are
+        missing.
     ImportError
         If the package of a named model is not installed, or pandas, which the models
         of other packages need.
@@ -142,8 +165,11 @@ def compare_models(
     """
     X = collected(X)
     Y = collected(Y)
-    labels, missing, _ = read_labels(Y, "ignore", input_name="Y")
-    if labels.size == len(labels) and np.ndim(Y) > 1:
+    events = Y
+    if value_tasks:
+        events, *_ = _amounts.split_columns(Y, value_tasks, names_of_columns(Y))
+    labels, missing, _ = read_labels(events, "ignore", input_name="Y")
+    if not value_tasks and labels.size == len(labels) and np.ndim(Y) > 1:
         Y = _safe_indexing(selectable(Y), 0, axis=1)  # other packages warn of columns
     if missing is not None and missing.any():
         raise ValueError(
@@ -155,16 +181,16 @@ def compare_models(
             "X must not be sparse, since models of other packages read its columns; "
             "pass X.toarray(), or pipelines of your own in a dict of models."
         )
-    model_of_name = named_models(models, n_tasks=labels.size // len(labels))
-    if len(model_of_name) < 2:
-        raise ValueError(
-            f"models must name at least two models, got {list(model_of_name)}."
-        )
-    for name, model in model_of_name.items():
-        if isinstance(model, type) or not hasattr(model, "predict_proba"):
-            raise TypeError(
-                f"models[{name!r}] must have the method predict_proba, got {model!r}."
-            )
+    method = "predict_proba"
+    if value_tasks:
+        # Not at the top: these models consist of those of events.
+        from sk_pwiser.model_selection._value_models import named_value_models
+
+        method = "predict_value"
+        model_of_name = named_value_models(models, value_tasks)
+    else:
+        model_of_name = named_models(models, n_tasks=labels.size // len(labels))
+    check_models(model_of_name, method)
     return cross_validate_models(
         model_of_name,
         X,
@@ -180,34 +206,58 @@ def compare_models(
     )
 
 
+def check_models(model_of_name: Mapping[str, Any], method: str) -> None:
+    """Raise if there are not two models, or if one cannot predict."""
+    if len(model_of_name) < 2:
+        raise ValueError(
+            f"models must name at least two models, got {list(model_of_name)}."
+        )
+    for name, model in model_of_name.items():
+        if isinstance(model, type) or not hasattr(model, method):
+            raise TypeError(
+                f"models[{name!r}] must have the method {method}, got {model!r}."
+            )
+
+
 def named_models(
     models: str | Sequence[str] | Mapping[str, Any], n_tasks: int
 ) -> dict[str, Any]:
     """Return the models by name; by default all whose packages are installed."""
-    if isinstance(models, str):
-        if models != "default":
-            raise ValueError(
-                f"models must be 'default', a list of names or a dict, got {models!r}."
-            )
-        models = [name for name in MODELS if is_installed(name)]
-    if isinstance(models, Mapping):
-        model_of_label = dict(models)
-    else:
-        model_of_label = {name: name for name in models}
+    model_of_label = check_model_names(models, list(MODELS))
     for label, name in model_of_label.items():
         if not isinstance(name, str):
             continue
-        if name not in MODELS:
-            raise ValueError(f"models must be among {list(MODELS)}, got {name!r}.")
-        if not is_installed(name):
-            raise ImportError(
-                f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
-            )
         model: Any = MODELS[name]()
         learns_all_tasks = name == THIS_PACKAGE or n_tasks == 1
         if not learns_all_tasks:
             model = OneModelPerTask(OneTask(model))
         model_of_label[label] = model
+    return model_of_label
+
+
+def check_model_names(
+    models: str | Sequence[str] | Mapping[str, Any], names: list[str]
+) -> dict[str, Any]:
+    """Return names, or models of the user, by label; by default all installed ones."""
+    if isinstance(models, str):
+        if models != "default":
+            raise ValueError(
+                f"models must be 'default', a list of names or a dict, got {models!r}."
+            )
+        models = [name for name in names if is_installed(name)]
+    if isinstance(models, Mapping):
+        model_of_label = dict(models)
+    else:
+        model_of_label = {name: name for name in models}
+    for name in model_of_label.values():
+        if not isinstance(name, str):
+            continue
+        if name not in names:
+            raise ValueError(f"models must be among {names}, got {name!r}.")
+        if not is_installed(name):
+            raise ImportError(
+                f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
+            )
     return model_of_label
 
 
@@ -288,6 +338,14 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         return pandas.DataFrame(plain)
 
 
+def fit_until_stopped(model: Any, X: Any, y: Any, held_out: tuple[Any, Any]) -> Any:
+    """Return a copy of boosted trees, fitted until held-out rows no longer gain."""
+    with warnings.catch_warnings():
+        # LightGBM 4.7 deprecates `eval_set`, which older versions need.
+        warnings.simplefilter("ignore")
+        return clone(model).fit(X, y, eval_set=[held_out])
+
+
 class StopsEarly(ClassifierMixin, BaseEstimator):
     """Boosted trees that stop early on a tenth of the rows, which the seed draws."""
 
@@ -299,10 +357,7 @@ class StopsEarly(ClassifierMixin, BaseEstimator):
         X, X_valid, y, y_valid = train_test_split(
             X, y, test_size=0.1, stratify=y, random_state=self.seed
         )
-        with warnings.catch_warnings():
-            # LightGBM 4.7 deprecates `eval_set`, which older versions need.
-            warnings.simplefilter("ignore")
-            self.model_ = clone(self.model).fit(X, y, eval_set=[(X_valid, y_valid)])
+        self.model_ = fit_until_stopped(self.model, X, y, (X_valid, y_valid))
         self.classes_ = self.model_.classes_
         return self
 
@@ -341,13 +396,18 @@ def many_values(X: Any) -> list[str]:
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
-def with_statistics(model: Any, folds: Any = None) -> Pipeline:
-    """Return a pipeline of trees that read rates in place of columns of many values."""
-    rates = preprocessing.TargetEncoder(random_state=0)
+def with_statistics(
+    model: Any, folds: Any = None, target_type: str = "auto"
+) -> Pipeline:
+    """Return a pipeline of trees that read rates in place of columns of many values.
+
+    With `target_type="continuous"`, they are mean amounts.
+    """
+    rates = preprocessing.TargetEncoder(target_type=target_type, random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
         # From there on, its own parameters of the folds are deprecated.
         folds = folds or StratifiedKFold(5, shuffle=True, random_state=0)
-        rates = preprocessing.TargetEncoder(cv=folds)
+        rates = preprocessing.TargetEncoder(target_type=target_type, cv=folds)
     columns = ColumnTransformer(
         [("rates", rates, many_values)], remainder="passthrough"
     )
@@ -367,8 +427,7 @@ def one_hot_columns() -> ColumnTransformer:
 
 def logistic_regression() -> Pipeline:
     """Return logistic regression on one-hot categories and standardised numbers."""
-    # The default of C=1 overfits values that occur a few times.
-    model = LogisticRegression(C=0.1, max_iter=1_000)
+    model = LogisticRegression(C=LOGISTIC_C, max_iter=1_000)
     return make_pipeline(PlainColumns(), one_hot_columns(), model)
 
 
@@ -388,11 +447,11 @@ def early_stopped_lightgbm(
     return by_number(StopsEarly(trees, seed))
 
 
-def lightgbm(*, small: bool = False) -> Pipeline:
+def lightgbm(seed: int = 0, *, small: bool = False) -> Pipeline:
     """Return boosted trees of LightGBM, with `small` those of few large leaves."""
     # 0 is the number of threads of OpenMP, which joblib lowers for parallel fits: with
     # more threads than free cores, small fits take many times as long.
-    return with_statistics(early_stopped_lightgbm(n_jobs=0, small=small))
+    return with_statistics(early_stopped_lightgbm(n_jobs=0, seed=seed, small=small))
 
 
 def by_number(model: Any) -> Pipeline:
@@ -431,4 +490,6 @@ PACKAGES = {
     "lightgbm": "lightgbm",
     "lightgbm_small_leaves": "lightgbm",
     "catboost": "catboost",
+    "lightgbm_log_amounts": "lightgbm",
+    "lightgbm_tweedie": "lightgbm",
 }

@@ -19,7 +19,7 @@ from sk_pwiser._columns._frames import collected, column_of
 from sk_pwiser._columns._history_names import history_column
 from sk_pwiser._responses import check_rows
 from sk_pwiser._tasks._groups import sort_groups
-from sk_pwiser._tasks._stratify import funnel_strata, merge_rare
+from sk_pwiser._tasks._stratify import event_columns, funnel_strata, merge_rare
 from sk_pwiser._tasks._tree import CHAIN
 from sk_pwiser._times import (
     check_duration,
@@ -57,6 +57,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
         ``y``, or indices. If the tasks are no funnel, rows are stratified by the last
         of the tasks that they reached.
+    value_columns : list of str or int, or dict, default=None
+        Columns of ``y`` with amounts, which are no labels, by name or index; or the
+        `value_tasks` of the estimator.
 
     See Also
     --------
@@ -85,6 +88,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
     [3, 1]
     """
 
+    # Of folds that were pickled before there were values.
+    value_columns: Any = None
+
     def __init__(
         self,
         n_splits: int = 5,
@@ -92,9 +98,11 @@ class FunnelStratifiedKFold(StratifiedKFold):
         shuffle: bool = True,
         random_state: int | np.random.RandomState | None = None,
         task_parents: Any = "chain",
+        value_columns: Any = None,
     ) -> None:
         super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
         self.task_parents = task_parents
+        self.value_columns = value_columns
 
     def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[Split]:
         """Generate the row indices of the training and test set of each fold.
@@ -105,7 +113,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
             Only its length is used; ``np.zeros(n_samples)`` is sufficient.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1; the tasks in funnel order. Labels of tasks after the first
-            may be missing. The labels of a single task may have any two values.
+            may be missing. The labels of a single task may have any two values. It may
+            also have the `value_columns`.
         groups : object, default=None
             Ignored; exists for compatibility.
 
@@ -124,7 +133,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
         # Not a generator itself, so that a bad y raises at the call.
         X = collected(X)
         y = collected(y)
-        strata = strata_of_folds(y, self.n_splits, self.task_parents)
+        strata = strata_of_folds(
+            y, self.n_splits, self.task_parents, self.value_columns
+        )
         # Within folds, the indices of X and y in another order differ.
         check_rows(X, len(strata), y=y)
         return super().split(X, strata, groups)
@@ -153,6 +164,9 @@ class FunnelTimeSplit(BaseCrossValidator):
         that it presupposes.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
+    value_columns : list of str or int, or dict, default=None
+        Columns of ``y`` with amounts, which are no labels, by name or index; or the
+        `value_tasks` of the estimator.
 
     See Also
     --------
@@ -180,6 +194,9 @@ class FunnelTimeSplit(BaseCrossValidator):
     [1, 2, 3, 4] [5, 6]
     """
 
+    # Of folds that were pickled before there were values.
+    value_columns: Any = None
+
     def __init__(
         self,
         n_splits: int = 5,
@@ -188,8 +205,10 @@ class FunnelTimeSplit(BaseCrossValidator):
         gap: Any = 0,
         min_conversions: int = 1,
         task_parents: Any = "chain",
+        value_columns: Any = None,
     ) -> None:
         self.task_parents = task_parents
+        self.value_columns = value_columns
         self.n_splits = n_splits
         self.time = time
         self.gap = gap
@@ -218,7 +237,8 @@ class FunnelTimeSplit(BaseCrossValidator):
         X : table or array-like of shape (n_samples, n_features)
             The rows. Only the column of times is read.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1; the tasks in funnel order.
+            Labels, 0 or 1; the tasks in funnel order. It may also have the
+            `value_columns`.
         groups : object, default=None
             Ignored; exists for compatibility.
 
@@ -240,12 +260,13 @@ class FunnelTimeSplit(BaseCrossValidator):
         y = collected(y)
         times = times_of(X, self.time)
         gap = read_duration(self.gap, "gap", times.kind)
-        strata = funnel_strata(y, self.task_parents, "y")
+        events, hint = event_columns(y, self.value_columns)
+        strata = funnel_strata(events, self.task_parents, "y", hint)
         if len(strata) != len(times.values):
             raise ValueError(f"time has {len(times.values)} rows, y has {len(strata)}.")
         check_rows(X, len(strata), y=y, time=self.time)
         order = np.argsort(times.values, kind="stable")
-        shape = getattr(y, "shape", None) or np.shape(y)
+        shape = getattr(events, "shape", None) or np.shape(events)
         n_tasks = shape[1] if len(shape) > 1 else 1
         is_conversion = (strata == 2 * n_tasks)[order]
         sorted_times = times.values[order]
@@ -299,6 +320,9 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         None if ``shuffle=False``.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
+    value_columns : list of str or int, or dict, default=None
+        Columns of ``y`` with amounts, which are no labels, by name or index; or the
+        `value_tasks` of the estimator.
 
     See Also
     --------
@@ -349,7 +373,9 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
             raise ValueError(
                 f"n_splits must be at most the {n_groups} groups, got {self.n_splits}."
             )
-        strata = strata_of_folds(y, self.n_splits, self.task_parents)
+        strata = strata_of_folds(
+            y, self.n_splits, self.task_parents, self.value_columns
+        )
         if self.shuffle:
             # scikit-learn 1.6 mixes up the counts of groups if it shuffles them itself.
             order = check_random_state(self.random_state).permutation(n_groups)
@@ -357,9 +383,12 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         return StratifiedGroupKFold(self.n_splits).split(X, strata, codes)
 
 
-def strata_of_folds(y: Any, n_splits: int, task_parents: Any = CHAIN) -> np.ndarray:
+def strata_of_folds(
+    y: Any, n_splits: int, task_parents: Any = CHAIN, value_columns: Any = None
+) -> np.ndarray:
     """Return strata that can occur in every fold; warn if depths were merged."""
-    strata = funnel_strata(y, task_parents, "y")
+    events, hint = event_columns(y, value_columns)
+    strata = funnel_strata(events, task_parents, "y", hint)
     stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
     # With fewer rows than folds scikit-learn raises, so no warning is needed.
     if rare and len(strata) >= n_splits:

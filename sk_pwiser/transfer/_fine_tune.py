@@ -458,7 +458,7 @@ def extend_schema(schema, rows, seen, extends):
     origins, vectors = unchanged_origins(encoder)
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
-        encoder = learn_constant_columns(encoder, rows.rows.X, rows.summary.of_rows)
+        encoder = learn_constant_columns(encoder, rows.rows.X, rows.summary.row_weights)
     if statistics is not None:
         if seen and not (statistics.counts_rows and rows.summary.scaled is None):
             raise ValueError(

@@ -109,7 +109,8 @@ def test_an_update_builds_no_network(monkeypatch):
         raise AssertionError("a network was built")
 
     monkeypatch.setattr("sk_pwiser._training._build_net.build_network", fail)
-    for name in ("build_net", "check_components", "continue_from"):
+    monkeypatch.setattr("sk_pwiser._fit._fit_plan.check_components", fail)
+    for name in ("build_net", "continue_from"):
         monkeypatch.setattr(f"sk_pwiser._fit._update.{name}", fail)
     assert model.partial_fit(X, Y).n_iter_ == 2
     with pytest.raises(AssertionError, match="a network was built"):

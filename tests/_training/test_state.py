@@ -15,7 +15,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns import _target_statistics
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._estimator import _classifier
-from sk_pwiser._fit import _train, _update
+from sk_pwiser._fit import _further_rows, _train, _train_once, _update
 from sk_pwiser._training import _grown_tables, _undo
 
 N_IDS = 400
@@ -234,9 +234,11 @@ class Interrupt:
 
     MODULES = (
         _classifier,
+        _further_rows,
         _grown_tables,
         _target_statistics,
         _train,
+        _train_once,
         _undo,
         _update,
     )

@@ -4,6 +4,7 @@ import os
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
@@ -26,6 +27,7 @@ def log(tmp_path_factory):
     )
     table = data.data.join(data.target)
     table["user"] = table.index // 8
+    table["spend"] = table["conversion"] * np.exp(table["numeric_0"])
     folder = tmp_path_factory.mktemp("log")
     for part in range(4):
         rows = table[6_000 * part : 6_000 * (part + 1)]

@@ -52,6 +52,19 @@ def test_two_workers_rank_as_one_process(log, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_workers_learn_values(log, tmp_path):
+    dataset = ParquetImpressions(
+        log.train.path_or_glob, log.features, ["click", "conversion", "spend"]
+    )
+    model = make_model(value_tasks={"spend": "conversion"}, max_epochs=2)
+    two = fit_on_two(model, dataset, tmp_path)
+    one = make_model(value_tasks={"spend": "conversion"}, max_epochs=2).fit(dataset)
+    values = two.predict_value(log.X_test, given_event=True)
+    expected = one.predict_value(log.X_test, given_event=True)
+    np.testing.assert_allclose(values.mean(), expected.mean(), rtol=0.01)
+    assert np.corrcoef(values, expected)[0, 1] > 0.9
+
+
 def test_rows_in_a_folder_of_their_own(log, tmp_path):
     """A network of a script trains, and nothing is left in either folder."""
     for name in ("cache", "runs"):

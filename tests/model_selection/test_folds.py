@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from sk_pwiser._tasks._stratify import depth_in_tree
 from sk_pwiser.model_selection import (
     FunnelGroupKFold,
     FunnelStratifiedKFold,
+    FunnelTimeSplit,
     funnel_depth,
     funnel_holdout,
 )
@@ -286,3 +288,73 @@ def test_lazy_frames_are_collected(cv):
     found = list(cv.split(table.lazy(), labels.lazy(), groups))
     for one, other in zip(found, expected, strict=True):
         assert_array_equal(one[1], other[1])
+
+
+AMOUNTS = np.random.default_rng(0).gamma(2, 20, 240)
+EVENTS = pd.DataFrame(rows_of_depths({0: 150, 1: 60, 2: 30}, 2), columns=["a", "b"])
+WITH_AMOUNTS = EVENTS.assign(spend=AMOUNTS * EVENTS["b"])
+# Columns of amounts may stand between those of events.
+MIXED = WITH_AMOUNTS[["a", "spend", "b"]]
+USERS = np.arange(240) // 4
+
+
+def folds_with(value_columns):
+    """Return folds of every kind, and their groups."""
+    shuffled = {"random_state": 0, "value_columns": value_columns}
+    return [
+        (FunnelStratifiedKFold(3, **shuffled), None),
+        (FunnelGroupKFold(3, **shuffled), USERS),
+        (FunnelTimeSplit(3, time=np.arange(240), value_columns=value_columns), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "value_columns"),
+    [
+        (WITH_AMOUNTS, ["spend"]),
+        (MIXED, {"spend": "b"}),
+        (MIXED, (1,)),
+        (MIXED.where(MIXED > 0).assign(a=EVENTS["a"], b=EVENTS["b"]), ["spend"]),
+        (MIXED.to_numpy(), [1]),
+        (WITH_AMOUNTS.to_numpy().tolist(), [-1]),
+        (pl.from_pandas(MIXED), ["spend"]),
+        (pa.Table.from_pandas(MIXED), ["spend"]),
+        (MIXED.assign(spend=MIXED["spend"].map("{:.2f}".format)), ["spend"]),
+    ],
+)
+def test_columns_of_amounts_are_no_labels(labels, value_columns):
+    X = np.zeros((240, 1))
+    pairs = zip(folds_with(value_columns), folds_with(None), strict=True)
+    for (cv, groups), (expected_cv, _) in pairs:
+        folds = list(cv.split(X, labels, groups))
+        expected_folds = list(expected_cv.split(X, EVENTS, groups))
+        for (train, test), expected in zip(folds, expected_folds, strict=True):
+            assert_array_equal(train, expected[0])
+            assert_array_equal(test, expected[1])
+    _, test = funnel_holdout(labels, random_state=0, value_columns=value_columns)
+    assert_array_equal(test, funnel_holdout(EVENTS, random_state=0)[1])
+
+
+@pytest.mark.parametrize(
+    ("value_columns", "error", "message"),
+    [
+        (
+            None,
+            ValueError,
+            "column 'spend' of [yY].* Name columns of amounts in",
+        ),
+        (["spent"], ValueError, "value_columns has the column 'spent', which Y lacks"),
+        ([4], ValueError, "value_columns has column 4, but Y has 3 columns"),
+        ([2, "spend"], ValueError, "value_columns names column 2 of Y twice"),
+        ("spend", TypeError, "value_columns must be a list.*; got 'spend'"),
+        ([True], TypeError, "Each of value_columns must be a name .*; got True"),
+        (["a", "b", "spend"], ValueError, "an event beside those of value_columns"),
+    ],
+)
+def test_wrong_columns_of_amounts_are_refused(value_columns, error, message):
+    X = np.zeros((240, 1))
+    for cv, groups in folds_with(value_columns):
+        with pytest.raises(error, match=message):
+            cv.split(X, WITH_AMOUNTS, groups)
+    with pytest.raises(error, match=message):
+        funnel_holdout(WITH_AMOUNTS, value_columns=value_columns)

@@ -37,7 +37,7 @@ ROWS_PER_STEP = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class FitPlan:
     """What a fit has decided before it reads the values of X."""
 
     settings: Settings
@@ -106,7 +106,7 @@ def check(
     *,
     schema: Schema | None = None,
     random_state: np.random.RandomState | None = None,
-) -> Plan:
+) -> FitPlan:
     """Check all parameters and rows before any work is done, except the values of X.
 
     `schema` is that of the training that this one continues, if any, and `random_state`
@@ -117,9 +117,40 @@ def check(
     device = find_device(settings.device)
     if random_state is None:
         random_state = check_random_state(settings.random_state)
-    first_random_state = random_state.get_state(legacy=False)
     eval_rows = {} if eval_set is None else read_eval_sets(eval_set, rows)
     rows.check_features(eval_rows, schema)
+    plan = _plan_of(
+        settings, rows, device=device, random_state=random_state, eval_rows=eval_rows
+    )
+    plan.epochs(rows, rows.n_rows)
+    if settings.checkpoint_dir is not None:
+        check_folder(settings.checkpoint_dir)
+    return plan
+
+
+def check_update(settings: Settings, rows: Rows) -> FitPlan:
+    """Check all parameters and rows of an update that builds a net."""
+    plan = _plan_of(
+        settings,
+        rows,
+        device=find_device(settings.device),
+        random_state=check_random_state(settings.random_state),
+        eval_rows={},
+    )
+    check_unmonitored(settings.callbacks)
+    return plan
+
+
+def _plan_of(
+    settings: Settings,
+    rows: Rows,
+    *,
+    device: torch.device,
+    random_state: np.random.RandomState,
+    eval_rows: dict[str, Rows],
+) -> FitPlan:
+    """Return the plan for checked rows, after a check of loss and network."""
+    first_random_state = random_state.get_state(legacy=False)
     components = check_components(
         settings,
         rows.tasks.task_names,
@@ -127,9 +158,10 @@ def check(
         has_groups=rows.has_groups,
         random_state=random_state,
     )
-    if any(each.has_task_weights for each in (rows, *eval_rows.values())):
+    all_rows = (rows, *eval_rows.values())
+    if any(checked.has_task_weights for checked in all_rows):
         check_task_weights(components.loss)
-    plan = Plan(
+    return FitPlan(
         settings=settings,
         device=device,
         components=components,
@@ -139,7 +171,3 @@ def check(
         by_time=settings.encoding_params["time_column"] is not None,
         eval_rows=eval_rows,
     )
-    plan.epochs(rows, rows.n_rows)
-    if settings.checkpoint_dir is not None:
-        check_folder(settings.checkpoint_dir)
-    return plan
