@@ -150,6 +150,11 @@ class MultiTaskCTRCVRClassifier(
           column is half that of the rows in the last tenth, by `time_column` or in
           their order, whose value occurs in no earlier row, and at least 0.05; see
           :ref:`new_values`;
+        - `exposure_monotone`, False by default: the columns of numbers among
+          `exposure_features` whose terms must not rise with the number, such as that of
+          a position: a list of names, or True for all of them;
+        - `exposure_tasks`, None by default: names of the tasks to whose log-odds
+          `exposure_features` adds terms, by default those that presuppose no other;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
           also elements of lists, codes of their own, if they occur `min_frequency`
           times in its rows. Without it, they are counted in a warning and encoded as
@@ -206,6 +211,16 @@ class MultiTaskCTRCVRClassifier(
           vectors of their values, such as of the texts of items: a DataFrame whose
           index, or column of the same name, has the values, or a mapping of value to
           vector. Values without rows have their vectors, too; see :ref:`vectors`.
+    exposure_features : list, dict or None, default=None
+        Columns, by names or indices, that say how a row was shown, not what it is, such
+        as ``["position", "slot"]``. They add terms to the log-odds of the click, for
+        each value and each pair of values of two columns; the network and the target
+        statistics do not read them. Predictions are at a reference, and need no such
+        columns: by default the smallest number of a column, or its most frequent
+        category; a dict gives others, ``{"position": 1, "slot": "top"}``. `score`, the
+        scorers of :mod:`sk_pwiser.metrics`, validation figures and calibrators compare
+        labels with predictions as the rows were shown, as `as_shown` returns them; see
+        :doc:`/user_guide/exposure`.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
         null in `Y`), such as a conversion that may still come. With "ignore", they take

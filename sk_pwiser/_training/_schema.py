@@ -1,7 +1,7 @@
 """The schema of a fit: the encoding of the columns, and the tasks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from sk_pwiser._columns._target_statistics import (
     make_target_statistics,
 )
 from sk_pwiser._model_files import PlainForm
-from sk_pwiser._rows._encoded_rows import Impressions, gather_bags
+from sk_pwiser._responses import exposure_of_predictions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._settings import (
     Settings,
     exposure_references,
@@ -124,6 +125,14 @@ class Schema:
         rows = Impressions.of(self.without_rare(codes), numeric, *bags)
         return rows.shown(self.encoder.exposure_codes(X)) if as_shown else rows
 
+    def predicted(self, X: Any) -> Impressions:
+        """Encode a table for predictions, at the reference or as shown."""
+        exposure = exposure_of_predictions()
+        as_shown = exposure == "shown"
+        if exposure == "logged":
+            as_shown = self.encoder.says_exposure(X)
+        return self.transform(X, as_shown=as_shown)
+
     def bag_matrix(self, bags: Mapping[str, np.ndarray]) -> csr_array | None:
         """Return `bag_inputs` as weights of shape `(n_samples, n_vectors)`, if any."""
         if not bags:
@@ -132,19 +141,6 @@ class Schema:
         starts = bags["bag_offsets"][:: len(sizes)]
         values = bags["bag_weights"], bags["bag_indices"], starts
         return csr_array(values, shape=(len(starts) - 1, sum(sizes)))
-
-    def permute(self, rows: Impressions, name: Any, order: np.ndarray) -> Impressions:
-        """Return encoded rows with the values of a column in another order."""
-        codes, numeric, bags = self.places()[name]
-        source = torch.from_numpy(order)
-        permuted = replace(rows, codes=rows.codes.clone(), numeric=rows.numeric.clone())
-        permuted.codes[:, codes] = rows.codes[:, codes][source]
-        permuted.numeric[:, numeric] = rows.numeric[:, numeric][source]
-        if not bags:
-            return permuted
-        places = torch.arange(len(order) * rows.n_bags).view(len(order), -1)
-        places[:, bags] = places[:, bags][source]
-        return replace(permuted, bags=gather_bags(rows.bags, places.ravel(), 1))
 
     def elements(self, bags: Any = None) -> list[Any]:
         """Return the elements of the list columns if they have target statistics."""
