@@ -16,6 +16,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.export import Scorer
+from sk_pwiser.transfer import fine_tune
 
 N_ROWS = 400
 N_ITEMS = 30
@@ -236,6 +237,12 @@ def test_files_hold_the_vectors_and_not_the_table(model, tmp_path):
     with pytest.raises(ValueError, match="must be passed again"):
         loaded.fit(X, Y)
     loaded.set_params(encoding_params__vectors={"item": TABLE}).fit(X, Y)
+
+
+def test_a_model_of_a_pickle_is_fine_tuned(model):
+    source = pickle.loads(pickle.dumps(model))
+    tuned = fine_tune(source, X, Y, seen=True)
+    assert_array_equal(vector_of(tuned, "7"), vector_of(model, "7"))
 
 
 def test_single_rows_are_scored(model):
