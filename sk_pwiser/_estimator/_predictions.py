@@ -62,14 +62,17 @@ class NetworkPredictionMixin(PredictionMixin):
         The names of the columns and the hashes of their encoded values,
         `(n_rows, n_columns)`, are of the rows of all tables, one after the other. The
         function maps `(n_new, n_columns)`, from which row each column comes, to the
-        logits of these new rows: at the reference of their exposure or, with
-        `as_logged`, as the rows of the only table were shown, one new row for each.
+        logits of these new rows, and the logarithms of their mean amounts given the
+        event, `(n_new, n_tasks + n_values)`: at the reference of their exposure or,
+        with `as_logged`, as the rows of the only table were shown, one new row each.
         """
         check_is_fitted(self)
         for table in tables:
             _frames.refuse_parts(table)
-        schema = self._result.schema
-        net = self._result.net
+        result = self._result
+        schema = result.schema
+        net = result.net
+        has_values = bool(len(schema.targets.learnt_values))
         exposure_kind = "logged" if as_logged else "reference"
         with _threads.limited_threads(), _responses.exposure_as(exposure_kind):
             encoded = [schema.predicted(table) for table in tables]
@@ -79,7 +82,10 @@ class NetworkPredictionMixin(PredictionMixin):
         def logits(sources: np.ndarray) -> np.ndarray:
             with _threads.limited_threads():
                 rows = replace(recombiner.take(sources), exposure=exposure)
-                return net.forward(rows).numpy()
+                if not has_values:
+                    return net.forward(rows).numpy()
+                heads = [head.numpy() for head in net.predict_heads(rows)]
+                return np.hstack([heads[0], _log_means(result, *heads)])
 
         return recombiner.column_names, recombiner.value_hashes(), logits
 
@@ -279,3 +285,16 @@ class NetworkPredictionMixin(PredictionMixin):
         tags.input_tags.categorical = tags.input_tags.string = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _log_means(
+    result: TrainingResult, logits: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """Return the logarithms of the mean amounts given the event, float64."""
+    log_means = scores.astype(np.float64) + np.log(result.schema.value_scales)
+    if values_are_per_impression(result.settings):
+        log_p = -np.logaddexp(0, -logits.astype(np.float64))
+        for value, parent in enumerate(result.schema.targets.learnt_values.parents):
+            if parent >= 0:
+                log_means[:, value] -= log_p[:, parent]
+    return log_means

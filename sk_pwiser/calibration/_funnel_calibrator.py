@@ -794,8 +794,7 @@ class FunnelCalibrator(
         if self.by_ is None:
 
             def logits(sources: np.ndarray) -> np.ndarray:
-                estimator_logits = uncalibrated_logits(sources)
-                return self._calibrate(estimator_logits.astype(np.float64), None)
+                return self._calibrate_all(uncalibrated_logits(sources), None)
 
             return names, hashes, logits
 
@@ -814,11 +813,23 @@ class FunnelCalibrator(
             hashes = np.column_stack([hashes, numbers])
 
         def logits_of_groups(sources: np.ndarray) -> np.ndarray:
-            estimator_logits = uncalibrated_logits(sources[:, :n_inputs])
             row_groups = [groups[row] for row in sources[:, column_of_groups]]
-            return self._calibrate(estimator_logits.astype(np.float64), row_groups)
+            return self._calibrate_all(
+                uncalibrated_logits(sources[:, :n_inputs]), row_groups
+            )
 
         return names, hashes, logits_of_groups
+
+    def _calibrate_all(
+        self, outputs: np.ndarray, groups: list[Any] | None
+    ) -> np.ndarray:
+        """Return calibrated log-odds, and the logarithms of mean amounts after them."""
+        outputs = outputs.astype(np.float64)
+        logits = self._calibrate(outputs[:, : self.n_tasks_], groups)
+        if not self.value_names_:
+            return logits
+        log_means = outputs[:, self.n_tasks_ :] + self._log_factors(groups)
+        return np.hstack([logits, log_means])
 
     task = available_if(lambda self: hasattr(self.estimator, "task"))(
         PredictionMixin.task

@@ -18,6 +18,7 @@ from sk_pwiser._model_files import write_bytes
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
+from sk_pwiser.export._served_model import ServedModel, fitted_result
 from sk_pwiser.networks import random_inputs
 
 # The first version that the exporter writes; runtimes since 2023 support it.
@@ -112,13 +113,15 @@ def to_onnx(
     >>> session.run(["probabilities"], inputs)[0].shape
     (3, 2)
     """
-    schema = _calibrated_network.fitted_result(estimator).schema
+    network_of_fit = fitted_result(estimator).net.module_
+    served = ServedModel.of(estimator)
+    schema = served.schema
     check_choice("inputs", inputs, ("encoded", "raw"))
     _calibrated_network.check_exportable(schema.encoder)
     onnx = import_extra("onnx", "to_onnx")
     import_extra("onnx.compose", "to_onnx")
-    network = _calibrated_network.ProbabilityNetwork(estimator)
-    market = _calibrated_network.market_of(estimator, schema.encoder)
+    network = _calibrated_network.ProbabilityNetwork(served, network_of_fit)
+    market = _calibrated_network.market_of(served)
     if market is not None and inputs != "raw":
         raise ValueError(
             f"A calibrator with by={estimator.by!r} needs the values of this column: "

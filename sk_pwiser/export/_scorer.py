@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from os import PathLike
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._bags import Bags, combine_bags
@@ -16,7 +18,14 @@ from sk_pwiser._training._schema import Schema, bag_inputs
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
+from sk_pwiser.export._delta import Delta
 from sk_pwiser.export._onnx import OnnxNetwork, checked_model
+from sk_pwiser.export._served_model import (
+    ServedModel,
+    fitted_result,
+    from_plain,
+    to_plain,
+)
 
 # Values of these types are not the values of a column.
 SCALARS = NUMBERS | {str}
@@ -199,19 +208,69 @@ class Scorer:
     """
 
     def __init__(self, estimator: Any, *, runtime: str = "auto") -> None:
-        schema = _calibrated_network.fitted_result(estimator).schema
         check_choice("runtime", runtime, ("auto", "onnx", "torch"))
-        self._encoder = RowEncoder(schema)
+        network = fitted_result(estimator).net.module_
+        self._serve(ServedModel.of(estimator), network, runtime)
+
+    def _serve(self, served: ServedModel, network: nn.Module, runtime: str) -> None:
+        """Set all attributes from a model and its network."""
+        served = served.without_training()
+        self._served = served
+        self._encoder = RowEncoder(served.schema)
         self.field_names = [field.name for field in self._encoder.fields]
-        self.task_names = list(estimator.task_names_)
-        self.value_names = list(estimator.value_names_)
-        self._market = _calibrated_network.market_of(estimator, schema.encoder)
-        self._network = _calibrated_network.ProbabilityNetwork(estimator)
+        self.task_names = list(served.task_names)
+        self.value_names = list(served.value_names)
+        self._market = _calibrated_network.market_of(served)
+        self._network = _calibrated_network.ProbabilityNetwork(served, network)
         # Both classes of a single task with 1-D y.
-        self._n_columns = len(estimator.classes_)
+        self._n_columns = served.n_columns
         self._requested = runtime
         self._model = None
         self._start()
+
+    def apply(self, delta: Delta | str | PathLike[str]) -> Self:
+        """Take over what a new model has learnt since the one that is served.
+
+        The predictions are then those of a scorer of the new model, to the bit. They
+        are those of the old one until the new one is complete, also in other threads;
+        with ONNX, its graph is exported again, which takes seconds.
+
+        Parameters
+        ----------
+        delta : Delta, str or path-like
+            What :func:`delta` returned, or the file that :meth:`Delta.save` wrote.
+
+        Returns
+        -------
+        Scorer
+            This scorer.
+
+        Raises
+        ------
+        ValueError
+            If the delta belongs to another model than the one that is served, or is
+            damaged. The scorer serves the same model as before.
+        """
+        if not isinstance(delta, Delta):
+            delta = Delta.load(delta)
+        served = vars(self).get("_served")
+        if served is None:
+            raise ValueError(
+                "A scorer that an earlier version pickled takes no deltas: create it "
+                "again from its model."
+            )
+        values, arrays = delta.applied_to(*to_plain(served, self._network.network))
+        successor = object.__new__(type(self))
+        successor._serve(*from_plain(values, arrays), self._requested)
+        # At once: other threads hold the earlier dictionary or read the new one.
+        self.__dict__ = successor.__dict__
+        return self
+
+    def _as_of_now(self):
+        """Return a scorer that no delta changes, for one prediction."""
+        scorer = object.__new__(type(self))
+        scorer.__dict__ = self.__dict__
+        return scorer
 
     def _start(self):
         """Set the function that maps encoded inputs to probabilities."""
@@ -282,10 +341,11 @@ class Scorer:
             If a field is missing or a value cannot be encoded. The message names the
             row, counted from 0, and the field.
         """
-        columns, n_rows = self._read(rows, shared)
+        scorer = self._as_of_now()
+        columns, n_rows = scorer._read(rows, shared)
         if n_rows == 0:  # a request without candidates
-            return np.empty((0, self._n_columns), dtype=np.float32)
-        return self._run(self._inputs(columns, n_rows))
+            return np.empty((0, scorer._n_columns), dtype=np.float32)
+        return scorer._run(scorer._inputs(columns, n_rows))
 
     def predict_value(
         self,
@@ -319,19 +379,20 @@ class Scorer:
         ValueError, TypeError
             If a field is missing or a value cannot be encoded, as in `predict_proba`.
         """
-        if not self.value_names:
+        scorer = self._as_of_now()
+        if not scorer.value_names:
             raise ValueError(
                 "predict_value needs an estimator that was fitted with value_tasks."
             )
-        columns, n_rows = self._read(rows, shared)
+        columns, n_rows = scorer._read(rows, shared)
         if n_rows == 0:
-            values = np.empty((0, len(self.value_names)))
+            values = np.empty((0, len(scorer.value_names)))
         else:
             name = _calibrated_network.VALUES
             if given_event:
                 name = _calibrated_network.VALUES_GIVEN_EVENT
-            values = self._run(self._inputs(columns, n_rows), name)
-        return values[:, 0] if len(self.value_names) == 1 else values
+            values = scorer._run(scorer._inputs(columns, n_rows), name)
+        return values[:, 0] if len(scorer.value_names) == 1 else values
 
     def _inputs(self, columns, n_rows):
         """Return the inputs of the network by name."""

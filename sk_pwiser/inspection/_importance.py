@@ -135,7 +135,8 @@ def task_importances(
     orders = list(_permutations(len(responses.p), n_repeats, random_state))
 
     def scores(sources: np.ndarray) -> list[float]:
-        p = estimator._positive(logits(sources))
+        # Amounts follow the tasks.
+        p = estimator._positive(logits(sources)[:, : estimator.n_tasks_])
         return [
             np.nan if score is None else score(task_p)
             for score, task_p in zip(scorers, p.T, strict=True)
