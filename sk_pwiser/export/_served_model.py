@@ -17,7 +17,7 @@ from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._build_net import build_network
 from sk_pwiser._training._net_state import to_arrays, to_tensors
-from sk_pwiser._training._result_files import STATE_CLASSES
+from sk_pwiser._training._result_files import STATE_CLASSES, without_tables
 from sk_pwiser._training._schema import Schema, encode_plain
 from sk_pwiser._utils._random import seeded_globally
 from sk_pwiser.calibration import FunnelCalibrator
@@ -117,6 +117,7 @@ class ServedModel:
             checkpoint_dir=None,
             compile=False,
             device="cpu",
+            encoding_params=without_tables(self.settings.encoding_params),
         )
         statistics = self.schema.statistics
         if statistics is not None:
