@@ -1,6 +1,8 @@
 """Labels and predictions of any estimator, task by task, for scorers and displays."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from itertools import chain
 from numbers import Integral
@@ -113,6 +115,29 @@ def check_same_tasks(
     _labels.check_order("The columns of Y", y_names, fitted_names)
 
 
+# How predictions that are being computed read how their rows were shown: "reference",
+# "logged" where the table says it, or "shown", which requires it.
+_EXPOSURE: ContextVar[str] = ContextVar("exposure", default="reference")
+
+
+def exposure_of_predictions() -> str:
+    """Return how predictions that are being computed read how rows were shown."""
+    return _EXPOSURE.get()
+
+
+@contextmanager
+def exposure_as(kind: str) -> Iterator[None]:
+    """Read how rows were shown in a `with` block, in any estimator within others.
+
+    Labels were logged as the rows were shown: what is compared with them is "logged".
+    """
+    token = _EXPOSURE.set(kind)
+    try:
+        yield
+    finally:
+        _EXPOSURE.reset(token)
+
+
 class Predictions:
     """Predictions of an estimator; those with one `cache` call each method once."""
 
@@ -222,7 +247,8 @@ class Predictions:
         # scikit-learn stores reduced predictions under the names of the methods.
         key = ("sk_pwiser", method)
         if key not in self._cache:
-            self._cache[key] = function(self._estimator)
+            with exposure_as("logged"):
+                self._cache[key] = function(self._estimator)
         return self._cache[key]
 
 
