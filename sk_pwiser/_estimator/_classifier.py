@@ -146,6 +146,10 @@ class MultiTaskCTRCVRClassifier(
           column is half that of the rows in the last tenth, by `time_column` or in
           their order, whose value occurs in no earlier row, and at least 0.05; see
           :ref:`new_values`;
+        - `forget_after`, None by default: number of calls of `partial_fit` after which
+          values that no row had make room for new ones, with `grow_vocabulary`. They
+          are unseen values from then on. None keeps all values; see
+          :ref:`forgotten_values`;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
           also elements of lists, codes of their own, if they occur `min_frequency`
           times in its rows. Without it, they are counted in a warning and encoded as
