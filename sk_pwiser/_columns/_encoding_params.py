@@ -36,11 +36,17 @@ def check_encoding_params(params):
                 f"forget_after must be None without grow_vocabulary=True; got "
                 f"{params['forget_after']}."
             )
-    for name in LIST_MAPPINGS:
+    for name in (*LIST_MAPPINGS, "parents"):
         if not isinstance(params[name], dict | None):
             raise TypeError(
                 f"{name} must be None or a dict of columns; got {params[name]!r}."
             )
+    vectors = params["vectors"]
+    if not isinstance(vectors, dict | None):
+        raise TypeError(
+            "vectors must be None or a dict of columns and their tables; got "
+            f"{type(vectors).__name__}."
+        )
     monotone = params["exposure_monotone"]
     if not isinstance(monotone, bool | list | tuple):
         raise TypeError(

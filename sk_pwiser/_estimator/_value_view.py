@@ -149,7 +149,7 @@ class ValueView(RegressorMixin, FunnelView):
         Missing amounts may be 0: most metrics of regressors take no missing ones.
         """
         rule = f"y must be the column {self.value!r} of tasks, that of the value"
-        expected = read_column(column, self.value)
+        expected = read_column(column, f"column {self.value!r} of Y")
         n_samples = len(expected)
         if np.shape(y) not in ((n_samples,), (n_samples, 1)):
             raise ValueError(
@@ -157,7 +157,7 @@ class ValueView(RegressorMixin, FunnelView):
                 f"{ADVICE}"
             )
         check_match(tasks, n_samples, input_name="tasks", y=y)
-        amounts = read_column(y, self.value)
+        amounts = read_column(y, f"column {self.value!r} of y")
         differs = np.nan_to_num(amounts) != np.nan_to_num(expected)
         differs &= ~np.isnan(expected)
         if differs.any():
@@ -248,7 +248,7 @@ class ValueView(RegressorMixin, FunnelView):
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
             amounts, weight = self._amounts_of_labels(X, y, sample_weight)
         else:
-            amounts = read_column(y, self.value)
+            amounts = read_column(y, f"column {self.value!r} of y")
             check_rows(X, len(amounts), y=y, sample_weight=sample_weight)
             weight = np.ones(len(amounts))
             if sample_weight is not None:

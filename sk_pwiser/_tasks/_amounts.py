@@ -44,11 +44,13 @@ class Values:
 NO_VALUES = Values(names=(), parents=())
 
 
-def check_value_tasks(value_tasks: Any) -> None:
-    """Raise if `value_tasks` is no mapping of columns to tasks."""
+def check_value_tasks(value_tasks: Any, parameter: str = "value_tasks") -> None:
+    """Raise if a parameter is no mapping of columns of amounts to tasks."""
     if value_tasks is None:
         return
-    form = "value_tasks must map columns of Y to the tasks under which amounts arise"
+    form = (
+        f"{parameter} must map columns of labels to the tasks under which amounts arise"
+    )
     if not isinstance(value_tasks, Mapping):
         raise TypeError(
             f"{form}, such as {{'spend': 'conversion'}}, or None; got {value_tasks!r}."
@@ -70,11 +72,12 @@ def split_columns(
     columns: Sequence[str] | None,
     *,
     parameter: str = "value_tasks",
+    input_name: str = "Y",
 ) -> tuple[Any, list[Any], tuple[str, ...]]:
     """Divide labels into those of events and the columns of amounts.
 
     Returns the labels of the events, the columns of amounts and their names. Messages
-    name the `parameter` that has the columns.
+    name the parameter that has `value_tasks`, and the input that has the labels.
     """
     if not value_tasks:
         return Y, [], ()
@@ -85,12 +88,14 @@ def split_columns(
         Y = np.asarray(Y, dtype=object)
         if Y.ndim != 2:
             raise ValueError(
-                f"Y must have a column per event and per value with {parameter} of "
-                f"{list(value_tasks)}; it has {Y.ndim} dimensions."
+                f"{input_name} must have a column per event and per value with "
+                f"{parameter} of {list(value_tasks)}; it has {Y.ndim} dimensions."
             )
         shape = Y.shape
     n_columns = shape[1]
-    names = find_columns(value_tasks, n_columns, columns, parameter=parameter)
+    names = find_columns(
+        value_tasks, n_columns, columns, parameter=parameter, input_name=input_name
+    )
     event_places = [place for place in range(n_columns) if place not in names]
     amounts = [_take(Y, [place]) for place in names]
     return _take(Y, event_places), amounts, tuple(names.values())
@@ -102,18 +107,21 @@ def find_columns(
     columns: Sequence[str] | None,
     *,
     parameter: str = "value_tasks",
+    input_name: str = "Y",
 ) -> dict[int, str]:
     """Return the names of the columns of amounts by their places among the labels."""
     names: dict[int, str] = {}
     for column in value_tasks:
-        place = _find_place(column, n_columns, columns, parameter)
+        place = _find_place(
+            column, n_columns, columns, parameter=parameter, input_name=input_name
+        )
         if place in names:
-            raise ValueError(f"{parameter} names column {place} of Y twice.")
-        names[place] = _name_of(column) if columns is None else columns[place]
+            raise ValueError(f"{parameter} names column {place} of {input_name} twice.")
+        names[place] = default_name(column) if columns is None else columns[place]
     if len(names) == n_columns:
         raise ValueError(
-            f"Y must have a column of an event beside those of {parameter}; all "
-            f"{n_columns} columns are values."
+            f"{input_name} must have a column of an event beside those of {parameter}; "
+            f"all {n_columns} columns are values."
         )
     return names
 
@@ -125,10 +133,10 @@ def planned_names(value_tasks: Any) -> list[str]:
     """
     if not isinstance(value_tasks, Mapping):
         return []  # none, or an error of `fit`
-    return [_name_of(column) for column in value_tasks]
+    return [default_name(column) for column in value_tasks]
 
 
-def _name_of(column: Any) -> str:
+def default_name(column: Any) -> str:
     """Return the name of a value by the name or the index of its column."""
     return column if isinstance(column, str) else f"value_{column}"
 
@@ -196,24 +204,30 @@ def amounts_beside_events(
 
 
 def _find_place(
-    column: Any, n_columns: int, columns: Sequence[str] | None, parameter: str
+    column: Any,
+    n_columns: int,
+    columns: Sequence[str] | None,
+    *,
+    parameter: str,
+    input_name: str,
 ) -> int:
-    """Return the index of a column of Y."""
+    """Return the index of a column of labels."""
     if not isinstance(column, str):
         if -n_columns <= column < n_columns:
             return int(column) % n_columns
         raise ValueError(
-            f"{parameter} has column {column}, but Y has {n_columns} columns."
+            f"{parameter} has column {column}, but {input_name} has {n_columns} "
+            "columns."
         )
     if columns is None:
         raise ValueError(
-            f"{parameter} has the column {column!r}, but the columns of Y have no "
-            "names: use their indices."
+            f"{parameter} has the column {column!r}, but the columns of {input_name} "
+            "have no names: use their indices."
         )
     if column not in columns:
         raise ValueError(
-            f"{parameter} has the column {column!r}, which Y lacks; its columns are "
-            f"{list(columns)}.{did_you_mean(column, columns)}"
+            f"{parameter} has the column {column!r}, which {input_name} lacks; its "
+            f"columns are {list(columns)}.{did_you_mean(column, columns)}"
         )
     return list(columns).index(column)
 
@@ -233,6 +247,8 @@ def find_values(
     value_tasks: Mapping[Any, Any] | None,
     names: tuple[str, ...],
     task_names: Sequence[str],
+    *,
+    parameter: str = "value_tasks",
 ) -> Values:
     """Return the values and the tasks under which they arise."""
     parents = []
@@ -242,7 +258,7 @@ def find_values(
         elif isinstance(task, str):
             if task not in task_names:
                 raise ValueError(
-                    f"value_tasks has the task {task!r} for column {column!r}; the "
+                    f"{parameter} has the task {task!r} for column {column!r}; the "
                     f"tasks are {list(task_names)}.{did_you_mean(task, task_names)}"
                 )
             parents.append(list(task_names).index(task))
@@ -250,7 +266,7 @@ def find_values(
             parents.append(int(task) % len(task_names))
         else:
             raise ValueError(
-                f"value_tasks has task {task} for column {column!r}, but there are "
+                f"{parameter} has task {task} for column {column!r}, but there are "
                 f"{len(task_names)} tasks, {list(task_names)}."
             )
     shared = set(names) & set(task_names)
@@ -264,6 +280,9 @@ def read_amounts(
     values: Values,
     events: np.ndarray,
     missing: np.ndarray | None,
+    *,
+    parameter: str = "value_tasks",
+    input_name: str = "Y",
 ) -> np.ndarray:
     """Return amounts, float64 `(n_samples, n_values)`, NaN where none is learnt.
 
@@ -281,13 +300,20 @@ def read_amounts(
             if missing is not None:
                 is_unknown = missing[:, parent]
                 happened &= ~is_unknown
-        read = read_column(column, name)
-        _check_amounts(read, name, happened, is_none=~happened & ~is_unknown)
+        column_name = f"column {name!r} of {input_name}"
+        read = read_column(column, column_name)
+        _check_amounts(
+            read,
+            column_name,
+            happened,
+            is_none=~happened & ~is_unknown,
+            parameter=parameter,
+        )
         amounts[:, index] = np.where(happened & np.isfinite(read), read, np.nan)
     return amounts
 
 
-def read_column(column: Any, name: str) -> np.ndarray:
+def read_column(column: Any, column_name: str) -> np.ndarray:
     """Return a column of amounts as float64, NaN where it is blank."""
     plain = np.asarray(column)
     if plain.dtype.kind in "biuf":
@@ -301,11 +327,11 @@ def read_column(column: Any, name: str) -> np.ndarray:
     is_missing = np.frompyfunc(_frames.is_missing, 1, 1)(values).astype(bool)
     amounts = np.full(len(values), np.nan)
     for row in np.flatnonzero(~is_missing):
-        amounts[row] = _read_amount(values[row], name, int(row))
+        amounts[row] = _read_amount(values[row], column_name, int(row))
     return amounts
 
 
-def _read_amount(value: Any, name: str, row: int) -> float:
+def _read_amount(value: Any, column_name: str, row: int) -> float:
     """Return an amount as a number."""
     try:
         if isinstance(value, bytes | complex):
@@ -313,26 +339,32 @@ def _read_amount(value: Any, name: str, row: int) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"Amounts must be numbers; column {name!r} of Y contains {value!r} in row "
+            f"Amounts must be numbers; {column_name} contains {value!r} in row "
             f"{row}. Remove currencies and separators of thousands."
         ) from error
 
 
 def _check_amounts(
-    amounts: np.ndarray, name: str, happened: np.ndarray, *, is_none: np.ndarray
+    amounts: np.ndarray,
+    column_name: str,
+    happened: np.ndarray,
+    *,
+    is_none: np.ndarray,
+    parameter: str,
 ) -> None:
     """Raise for negative amounts; warn about infinite, absurd and stray ones."""
     is_negative = happened & (amounts < 0)
     if is_negative.any():
         row = int(is_negative.argmax())
         raise ValueError(
-            f"Amounts must not be negative; column {name!r} of Y contains "
+            f"Amounts must not be negative; {column_name} contains "
             f"{amounts[row]:g} in row {row}."
         )
+    sentence_start = column_name[0].upper() + column_name[1:]
     is_infinite = happened & np.isinf(amounts)
     if is_infinite.any():
         warn_user(
-            f"Column {name!r} of Y contains {is_infinite.sum()} infinite amounts, the "
+            f"{sentence_start} contains {is_infinite.sum()} infinite amounts, the "
             f"first in row {is_infinite.argmax()}: they count as missing."
         )
     positive = amounts[happened & np.isfinite(amounts) & (amounts > 0)]
@@ -341,13 +373,13 @@ def _check_amounts(
     if largest > LARGEST_MULTIPLE * median:
         row = int(np.flatnonzero(happened & (amounts == largest))[0])
         warn_user(
-            f"Column {name!r} of Y contains the amount {largest:g} in row {row}, while "
+            f"{sentence_start} contains the amount {largest:g} in row {row}, while "
             f"the median is {median:g}: it decides on the mean alone. Set it to NaN if "
             "it is a fault of the log."
         )
     n_stray = int(np.count_nonzero(is_none & (amounts > 0)))
     if n_stray:
         warn_user(
-            f"Column {name!r} of Y contains {n_stray} amounts in rows without the "
-            "event under which they arise: they are not learnt. Check value_tasks."
+            f"{sentence_start} contains {n_stray} amounts in rows without the "
+            f"event under which they arise: they are not learnt. Check {parameter}."
         )

@@ -35,7 +35,9 @@ from sk_pwiser.history._plan import Plan, check_params
 BLOCK = 2**15
 FORM = PlainForm([KeyLog, Slices])
 # Changes with the fields of files and of the records of stores.
-NUMBER_OF_FORM = 5
+NUMBER_OF_FORM = 6
+# Form 5 is that of version 0.1.0, which has no `values`.
+READABLE_FORMS = (5, 6)
 
 
 class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
@@ -89,9 +91,15 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
           estimator takes as `list_ages` of `encoding_params` for a list with attention,
           "buckets" one with the integers ``floor(log2(1 + age))``, which it takes as
           categories.
+    values : dict, default=None
+        Columns of ``y`` with amounts, such as money, and the task under which each
+        arises, ``{"spend": "conversion"}``, by names or indices. They become sums and
+        means of the amounts of each key. An amount is known when the label of its task
+        is; one that is missing in an event is left out.
     smoothing : float, default=2.0
         Strength of the shrinkage of rates to the rate over all keys: the number of
-        events of the rarer kind that the added rows would have.
+        events of the rarer kind that the added rows would have. For mean amounts it is
+        the number of added events with the mean amount over all keys.
     max_age : duration, default=None
         A key that has no impression for longer than this begins anew, and is dropped
         from the state.
@@ -122,6 +130,15 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p,
         \quad a = \frac{\mathtt{smoothing}}{\min(p, 1 - p)}.
 
+    With :math:`k` known amounts of a key, whose sum is :math:`s`, and the mean
+    :math:`m` of the amounts of all keys, the numbers of a value are
+
+    .. math:: \log\left(1 + \frac{s}{m}\right) \quad \text{and} \quad
+        \log \frac{s / m + \mathtt{smoothing}}{k + \mathtt{smoothing}},
+
+    for example ``user__log_spend`` and ``user__spend_log_mean``. Amounts in another
+    unit give the same numbers. As long as all amounts are 0, each of them is the mean.
+
     The new columns are named by key, task and horizon, such as
     ``user__click_logit_7d``; a tuple is named ``user_x_category``. Ages are in seconds
     if times are dates, and NaN if there is no impression or event.
@@ -144,6 +161,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     feature_names_in_: npt.NDArray[Any]
     n_features_in_: int
     _learnt: tuple[HistoryState, Plan]
+    # Histories of earlier versions have no values.
+    values: Mapping[str | int, str | int] | None = None
     # What `transform_row` reads, None until then.
     _one_row: Any = None
 
@@ -157,6 +176,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         windows: Sequence[Duration] = (),
         half_lives: Sequence[Duration] = (),
         lists: Sequence[Mapping[str, Any]] = (),
+        values: Mapping[str | int, str | int] | None = None,
         smoothing: float = 2.0,
         max_age: Duration | None = None,
         passthrough: bool = True,
@@ -168,6 +188,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         self.windows = windows
         self.half_lives = half_lives
         self.lists = lists
+        self.values = values
         self.smoothing = smoothing
         self.max_age = max_age
         self.passthrough = passthrough
@@ -181,7 +202,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             The log, in any order.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels, 0 or 1; with one task any two labels. Missing labels are not known
-            yet. Without labels there are numbers of impressions only.
+            yet. Without labels there are numbers of impressions only. The columns of
+            `values` are beside them.
 
         Returns
         -------
@@ -267,7 +289,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             `lists`.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             The labels that are new. Missing ones (NaN) change nothing: they are not
-            known yet, or known from an earlier call.
+            known yet, or known from an earlier call. An amount is filled in together
+            with its event.
 
         Returns
         -------
@@ -284,7 +307,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         if y is None:
             raise TypeError("y must be labels; got None.")
-        rows, _ = self._read(X, y, state, plan)
+        rows, _ = self._read(X, y, state, plan, is_completion=True)
         newer, is_absent, is_final = state.completed(rows, plan)
         refuse_labels(is_absent, is_final, state, plan)
         self._learnt = state.joined(newer, plan), plan
@@ -521,7 +544,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         if not table.n_rows:
             raise ValueError("X must have at least one row in fit; it has none.")
         times = read_times(table.column(self.time), self.time)
-        labels = read_history_labels(y, table)
+        labels = read_history_labels(y, table, values=self.values)
         plan = Plan(params, times.kind, labels.names)
         plan.warn()
         self._check_names(table, plan)
@@ -540,13 +563,26 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         return result
 
     def _read(
-        self, X: Any, y: Any, state: HistoryState, plan: Plan
+        self,
+        X: Any,
+        y: Any,
+        state: HistoryState,
+        plan: Plan,
+        *,
+        is_completion: bool = False,
     ) -> tuple[Rows, Table]:
         """Return the rows of a later table, checked, and the table."""
         table = Table(X)
         times = read_times(table.column(plan.time), plan.time)
         check_kind(times.kind, plan.kind, plan.time)
-        labels = read_history_labels(y, table, plan.task_names, state.known_classes)
+        labels = read_history_labels(
+            y,
+            table,
+            plan.task_names,
+            state.known_classes,
+            values=plan.params.get("values"),
+            is_completion=is_completion,
+        )
         columns = read_columns(table, plan.columns)
         for name, (_, values) in columns.items():
             # Values that can equal none of those of before are a mistake.
@@ -626,11 +662,15 @@ def _features(
     *key_pasts, past_of_all = pasts
     times = rows.time
     codes = state.codes(rows.columns, plan)
-    priors = past_of_all.priors(np.zeros(len(times), dtype=np.int64), times)
+    no_code = np.zeros(len(times), dtype=np.int64)  # all rows have the same key
+    priors = past_of_all.priors(no_code, times)
+    amount_priors = past_of_all.amount_priors(no_code, times)
     features: dict[str, Array | ListOutput] = {}
     for code, past in zip(codes, key_pasts, strict=True):
         names = past.plan.number_names
-        numbers = _numbers(past, code, times, priors, len(names))
+        numbers = _numbers(
+            past, code, times, priors=priors, amount_priors=amount_priors
+        )
         features |= dict(zip(names, numbers, strict=True))
     for list_plan in plan.lists:
         past = key_pasts[list_plan.key]
@@ -652,10 +692,12 @@ def _numbers(
     past: Past,
     code: Array,
     times: Array,
+    *,
     priors: Sequence[Sequence[Array]],
-    n_numbers: int,
+    amount_priors: Sequence[Sequence[Array]],
 ) -> Array:
     """Return the numbers of rows for one kind of keys, float32 (n_numbers, n_rows)."""
+    n_numbers = len(past.plan.number_names)
     numbers = np.empty((n_numbers, len(times)), dtype=np.float32)
     # Queries in the order of the log read its memory in this order, and blocks of them
     # keep what is computed in the cache.
@@ -663,7 +705,12 @@ def _numbers(
     for start in range(0, len(times), BLOCK):
         block = order[start : start + BLOCK]
         block_priors = [[array[block] for array in prior] for prior in priors]
-        numbers[:, block] = past.numbers(code[block], times[block], block_priors)
+        block_amount_priors = [
+            [array[block] for array in prior] for prior in amount_priors
+        ]
+        numbers[:, block] = past.numbers(
+            code[block], times[block], block_priors, block_amount_priors
+        )
     return numbers
 
 
@@ -673,10 +720,11 @@ def read_description(
     """Return the decoded content of a file, checked, and the plan."""
     if values["class"] != "HistoryFeatures":
         raise ValueError(f"it is one of {values['class']!r}")
-    if values.get("form") != NUMBER_OF_FORM:
+    if values.get("form") not in READABLE_FORMS:
         raise ValueError(
             "another version of sk_pwiser wrote it; write the history again"
         )
     content = FORM.decode(values, arrays or {})
+    content["params"] = {"values": None} | content["params"]
     check_params(content["params"])
     return content, Plan(content["params"], content["kind"], content["task_names"])

@@ -10,7 +10,7 @@ import numpy as np
 
 from sk_pwiser._columns import _factorize, _value_kinds
 from sk_pwiser._columns._frames import selectable
-from sk_pwiser._tasks import _labels
+from sk_pwiser._tasks import _amounts, _labels
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser.history import _key_log
 from sk_pwiser.history._history_tables import Table
@@ -24,6 +24,7 @@ class Labels(NamedTuple):
     values: Array
     names: list[str]
     classes: list[Any] | None  # of a single task, if its labels are not 0 and 1
+    amounts: Array  # (n_samples, n_values), NaN without an event or where it is missing
 
 
 def read_history_labels(
@@ -31,13 +32,28 @@ def read_history_labels(
     table: Table,
     names: list[str] | None = None,
     classes: list[Any] | None = None,
+    *,
+    values: Mapping[Any, Any] | None = None,
+    is_completion: bool = False,
 ) -> Labels:
-    """Read labels, of which any may be missing, for the tasks of `names` if given."""
+    """Read labels, of which any may be missing, for the tasks of `names` if given.
+
+    `values` maps the columns of amounts to tasks. In a completion, an amount without
+    the label of its task is an error: it would be lost.
+    """
     n_rows = table.n_rows
     y = selectable(y)
     if y is None or (names is not None and n_rows == len(y) == 0):
         names = names or []
-        return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, None)
+        no_labels = np.full((n_rows, len(names)), -1, dtype=np.int8)
+        no_amounts = np.full((n_rows, len(values or ()) if names else 0), np.nan)
+        return Labels(no_labels, names, None, no_amounts)
+    amount_columns: list[Any] = []
+    value_names: tuple[str, ...] = ()
+    if values:
+        y, amount_columns, value_names = _amounts.split_columns(
+            y, values, _labels.names_of_columns(y), parameter="values", input_name="y"
+        )
     labels, missing, columns = _labels.read_labels(y, "any", input_name="y")
     labels = labels.reshape(len(labels), -1)
     check_match(table.X, len(labels), y=y)
@@ -54,8 +70,39 @@ def read_history_labels(
     is_known = np.ones(labels.shape, dtype=bool)
     if missing is not None:
         is_known = ~missing.reshape(labels.shape)
-    values, classes = _zero_one(labels, is_known, columns, classes)
-    return Labels(np.where(is_known, values, -1).astype(np.int8), names, classes)
+    events, classes = _zero_one(labels, is_known, columns, classes)
+    learnt_values = _amounts.find_values(values, value_names, names, parameter="values")
+    amounts = _amounts.read_amounts(
+        amount_columns,
+        learnt_values,
+        events,
+        ~is_known,
+        parameter="values",
+        input_name="y",
+    )
+    if is_completion:
+        _refuse_early_amounts(amount_columns, learnt_values, names, is_known)
+    zero_one = np.where(is_known, events, -1).astype(np.int8)
+    return Labels(zero_one, names, classes, amounts)
+
+
+def _refuse_early_amounts(
+    columns: Sequence[Any],
+    values: _amounts.Values,
+    task_names: Sequence[str],
+    is_known: Array,
+) -> None:
+    """Raise if a row has an amount, but no label of the task of its value."""
+    for column, name, task in zip(columns, values.names, values.parents, strict=True):
+        amounts = _amounts.read_column(column, f"column {name!r} of y")
+        is_early = ~is_known[:, task] & ~np.isnan(amounts)
+        if is_early.any():
+            row = int(is_early.argmax())
+            raise ValueError(
+                f"An amount is filled in together with its event: column {name!r} of y "
+                f"contains {amounts[row]:g} in row {row}, where the label of "
+                f"{task_names[task]!r} is missing. Pass both at once."
+            )
 
 
 def _zero_one(
@@ -308,6 +355,7 @@ class HistoryState:
                     (places[list_plan.column], list_plan.task)
                     for list_plan in key_plan.lists
                 ],
+                amounts=rows.labels.amounts,
             )
             yield log, key_plan, key_rows
 
@@ -490,6 +538,7 @@ def empty_state(plan: Plan, classes: list[Any] | None) -> HistoryState:
             time=no_integers,
             labels=np.zeros((0, len(plan.task_names)), dtype=np.int8),
             lists=[(no_integers, None) for _ in key_plan.lists],
+            amounts=np.zeros((0, len(key_plan.values))),
         )
         logs.append(_key_log.log_of_rows(no_rows, len(key_plan.half_lives)))
     *key_logs, everything = logs

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sk_pwiser.history._plan import ListPlan, Plan
+from sk_pwiser.history._plan import ListPlan, Plan, amount_half_lives
 
 Array = npt.NDArray[Any]
 # Of the rows of a key: "counts", "decayed" and "last", see `no_totals`.
@@ -35,7 +35,7 @@ class Slices:
 
     offsets: Array
     time: Array
-    value: Array  # labels of impressions, or indices of the values of a list
+    value: Array  # labels of impressions, indices of the values of a list, or amounts
 
     def keys(self) -> Array:
         """Return the place of each row's key."""
@@ -91,6 +91,8 @@ class KeyLog:
     lists: list[Slices]  # the elements of each list
     totals: Totals  # sums over rows that are no longer kept
     reference: float | None = None  # the time of decayed totals, None without any
+    # Per value the events whose amounts are known.
+    amounts: Sequence[Slices] = ()
 
     @property
     def n_keys(self) -> int:
@@ -98,8 +100,8 @@ class KeyLog:
 
     @property
     def size(self) -> int:
-        """Number of keys, of recent rows and of elements of lists."""
-        slices = [self.rows, *self.lists]
+        """Number of keys, of recent rows and amounts, and of elements of lists."""
+        slices = [self.rows, *self.lists, *self.amounts]
         return self.n_keys + sum(len(rows.time) for rows in slices)
 
     @cached_property
@@ -125,6 +127,7 @@ class KeyLog:
             columns=self.columns[places],
             rows=self.rows.select(places),
             lists=[elements.select(places) for elements in self.lists],
+            amounts=[amounts.select(places) for amounts in self.amounts],
             totals={name: total[places] for name, total in self.totals.items()},
         )
 
@@ -160,6 +163,7 @@ class KeyLog:
             self,
             rows=extended(self.rows),
             lists=[extended(elements) for elements in self.lists],
+            amounts=[extended(amounts) for amounts in self.amounts],
             totals=totals,
         )
 
@@ -170,25 +174,41 @@ class RowsOfKeys:
 
     `ids`, (n_rows, n_columns), has the indices of the values of each row's key.
     `lists` has, per list, the index of each row's value, and the task that must have
-    happened, or None.
+    happened, or None. `amounts`, (n_rows, n_values), are NaN where none is known.
     """
 
     ids: Array
     time: Array
     labels: Array
     lists: list[tuple[Array, int | None]]
+    amounts: Array
 
 
-def no_totals(n_keys: int, n_tasks: int, n_half_lives: int, dtype: Any) -> Totals:
+def no_totals(
+    n_keys: int, n_tasks: int, n_half_lives: int, n_values: int, dtype: Any
+) -> Totals:
     """Return the totals of keys without old rows; times have the dtype."""
     # Of impressions, of known labels per task, and of labels that are 1 per task.
     n_columns = 1 + 2 * n_tasks
-    return {
+    totals = {
         "counts": np.zeros((n_keys, n_columns), dtype=np.int64),
         "decayed": np.zeros((n_keys, n_half_lives, n_columns)),
         # Times of the last impression, and of the last label that is 1 per task.
         "last": np.zeros((n_keys, 1 + n_tasks), dtype=dtype),
     }
+    if n_values:
+        # Numbers of known amounts, and their sums as in `Plan.amount_half_lives`.
+        n_sums = 1 + 2 * n_half_lives
+        totals["amount_counts"] = np.zeros((n_keys, n_values), dtype=np.int64)
+        totals["amount_sums"] = np.zeros((n_keys, n_values, n_sums))
+    return totals
+
+
+def decay_totals(totals: Totals, age: Any, half_lives: Sequence[float]) -> None:
+    """Decay totals, in place, to a time that is later by an age."""
+    totals["decayed"] *= decay(age, half_lives)[:, np.newaxis]
+    if "amount_sums" in totals:
+        totals["amount_sums"] *= decay(age, amount_half_lives(half_lives))
 
 
 def log_of_rows(rows: RowsOfKeys, n_half_lives: int) -> KeyLog:
@@ -197,12 +217,14 @@ def log_of_rows(rows: RowsOfKeys, n_half_lives: int) -> KeyLog:
     time = rows.time
     labels = rows.labels
     lists = rows.lists
+    amounts = rows.amounts
     has_key = (ids >= 0).all(axis=1)
     if not has_key.all():
         ids = ids[has_key]
         time = time[has_key]
         labels = labels[has_key]
         lists = [(values[has_key], task) for values, task in lists]
+        amounts = amounts[has_key]
     columns, codes = unique_keys(ids)
     n_keys = len(columns)
     slices = []
@@ -214,8 +236,15 @@ def log_of_rows(rows: RowsOfKeys, n_half_lives: int) -> KeyLog:
             codes[is_element], time[is_element], values[is_element], n_keys
         )
         slices.append(elements)
-    totals = no_totals(n_keys, labels.shape[1], n_half_lives, time.dtype)
-    return KeyLog(columns, slices_of(codes, time, labels, n_keys), slices, totals)
+    n_values = amounts.shape[1]
+    totals = no_totals(n_keys, labels.shape[1], n_half_lives, n_values, time.dtype)
+    return KeyLog(
+        columns=columns,
+        rows=slices_of(codes, time, labels, n_keys),
+        lists=slices,
+        totals=totals,
+        amounts=slices_of_amounts(codes, time, amounts, n_keys),
+    )
 
 
 def unique_keys(ids: Array) -> tuple[Array, Array]:
@@ -262,6 +291,19 @@ def slices_of(codes: Array, time: Array, value: Array, n_keys: int) -> Slices:
     return Slices(offsets, time[order], value[order])
 
 
+def slices_of_amounts(
+    codes: Array, time: Array, amounts: Array, n_keys: int
+) -> list[Slices]:
+    """Return the known amounts of rows in any order as `Slices`, one per value."""
+    slices = []
+    for column in amounts.T:
+        is_known = ~np.isnan(column)
+        slices.append(
+            slices_of(codes[is_known], time[is_known], column[is_known], n_keys)
+        )
+    return slices
+
+
 def combine(a: KeyLog, b: KeyLog, half_lives: Sequence[float]) -> KeyLog:
     """Return the log of the rows of two logs; of equal rows, those of `a` first."""
     if not a.n_keys:
@@ -280,7 +322,7 @@ def combine(a: KeyLog, b: KeyLog, half_lives: Sequence[float]) -> KeyLog:
             totals[name] = np.zeros((n_keys, *total.shape[1:]), dtype=total.dtype)
             totals[name][places] = total
         if log.reference is not None and reference is not None:
-            totals["decayed"] *= decay(reference - log.reference, half_lives)[:, None]
+            decay_totals(totals, reference - log.reference, half_lives)
         aligned_totals.append(totals)
     return KeyLog(
         columns=columns,
@@ -291,6 +333,10 @@ def combine(a: KeyLog, b: KeyLog, half_lives: Sequence[float]) -> KeyLog:
         ],
         totals=add_totals(*aligned_totals),
         reference=reference,
+        amounts=[
+            amounts.combined(added, codes, n_keys)
+            for amounts, added in zip(a.amounts, b.amounts, strict=True)
+        ],
     )
 
 
@@ -353,7 +399,18 @@ def complete_log(log: KeyLog, labelled: RowsOfKeys) -> tuple[KeyLog, Array, Arra
         new = np.flatnonzero((labels[:, required] == 1) & (places >= 0))
         added = slices_of(code[new], time[new], places[new], log.n_keys)
         slices.append(elements.combined(added, (keys, keys), log.n_keys))
-    completed = replace(log, rows=replace(rows, value=values), lists=slices)
+    is_new = is_present[:, np.newaxis]
+    new_amounts = np.where(is_new, labelled.amounts, np.nan)
+    added_amounts = slices_of_amounts(code, time, new_amounts, log.n_keys)
+    completed = replace(
+        log,
+        rows=replace(rows, value=values),
+        lists=slices,
+        amounts=[
+            amounts.combined(added, (keys, keys), log.n_keys)
+            for amounts, added in zip(log.amounts, added_amounts, strict=True)
+        ],
+    )
     return completed, is_absent, is_final
 
 
@@ -381,11 +438,8 @@ def add_totals(a: Totals, b: Totals) -> Totals:
     has_b = b["counts"][:, columns] > 0
     later = np.maximum(a["last"], b["last"])
     only_one = np.where(has_b, b["last"], a["last"])
-    return {
-        "counts": a["counts"] + b["counts"],
-        "decayed": a["decayed"] + b["decayed"],
-        "last": np.where(has_a & has_b, later, only_one),
-    }
+    sums = {name: a[name] + b[name] for name in a if name != "last"}
+    return sums | {"last": np.where(has_a & has_b, later, only_one)}
 
 
 def decay(age: Any, half_lives: Any) -> Array:
@@ -447,6 +501,53 @@ class View:
     has_any: Array
 
 
+class AmountSums:
+    """The amounts of a value in a `KeyLog`, with sums from the first of their stretch.
+
+    Sums are those of `Plan.amount_half_lives`. They begin with each stretch, since a
+    difference of sums over all keys would lose the digits of small amounts.
+    """
+
+    def __init__(
+        self,
+        amounts: Slices,
+        first: Array,
+        half_lives: list[float],
+        old: Array | None = None,
+        old_sums: Array | None = None,
+    ) -> None:
+        """Sum amounts, given the first of each one's stretch.
+
+        Those at the places `old` stand for several, with these sums.
+        """
+        self.amounts = amounts
+        place = np.arange(len(amounts.time)) - first
+        is_number = np.arange(len(half_lives)) % 2 == 0
+        is_number[0] = False
+        values = np.where(is_number, 1.0, amounts.value[:, np.newaxis])
+        if old is not None and old_sums is not None:
+            values[old] = old_sums
+        sums = [
+            decayed_sums(amounts.time, place, values[:, [column]], half_life)
+            for column, half_life in enumerate(half_lives)
+        ]
+        self.half_lives = half_lives
+        self.sums = np.concatenate(sums, axis=1)
+
+    def sums_at(self, start: Array, end: Array, time: Array) -> Array:
+        """Return the sums of the amounts from a start to an end, as of a time.
+
+        The start is the first of a stretch. The result is (n_queries, n_sums).
+        """
+        has_any = end > start
+        last = np.where(has_any, end - 1, 0)
+        # Amount 0 may be later than the query, and its weight infinite.
+        age = np.where(has_any, time - self.amounts.time[last], 0)
+        weights = decay(age[:, np.newaxis], self.half_lives)
+        sums: Array = np.where(has_any[:, np.newaxis], self.sums[last] * weights, 0.0)
+        return sums
+
+
 class Past:
     """A `KeyLog` with cumulated counts, for queries at any time from its totals on.
 
@@ -481,6 +582,31 @@ class Past:
             decayed_sums(rows.time, places - self.stretch, values, half_life)
             for half_life in plan.half_lives
         ]
+        self.amounts = [
+            AmountSums(amounts, self._first_of_stretch(amounts), plan.amount_half_lives)
+            for amounts in self.log.amounts
+        ]
+
+    def _first_of_stretch(self, amounts: Slices) -> Array:
+        """Return the place of the first amount of each amount's stretch."""
+        rows = self.log.rows
+        first = np.zeros(len(amounts.time), dtype=np.int64)
+        keys = amounts.keys()
+        n_amounts = len(keys)  # one of no key may follow
+        start = amounts.offsets[keys]
+        first[:n_amounts] = start
+        if self.plan.max_age is None or not n_amounts:
+            return first
+        time = amounts.time[:n_amounts].astype(rows.time.dtype, copy=False)
+        row = bisect(
+            rows.time, rows.offsets[keys], rows.offsets[keys + 1], following(time)
+        )
+        # An amount is as recent as its row, so that the log has both or none.
+        bound = rows.time[self.stretch[row - 1]]
+        first[:n_amounts] = bisect(
+            amounts.time, start, amounts.offsets[keys + 1], bound
+        )
+        return first
 
     def _find_stretches(self) -> None:
         """Find the first row of each row's stretch, and whether it goes on with totals.
@@ -550,13 +676,64 @@ class Past:
             for n, k in zip(n_known, n_positive, strict=True)
         ]
 
+    def amount_priors(self, code: Array, time: Array) -> list[tuple[Any, Any]]:
+        """Return, per value, what relates the amounts of others to a key's."""
+        view = self.view(code, time)
+        priors = []
+        for value in range(len(self.amounts)):
+            (n_amounts, total), *_ = self._amounts_of(view, value)
+            priors.append(amount_prior(n_amounts, total))
+        return priors
+
     def numbers(
-        self, code: Array, time: Array, priors: Sequence[Sequence[Any]]
+        self,
+        code: Array,
+        time: Array,
+        priors: Sequence[Sequence[Any]],
+        amount_priors: Sequence[Sequence[Any]],
     ) -> list[Array]:
         """Return the numbers of `Plan.number_names`, for places of keys."""
         view = self.view(code, time)
         numbers = numbers_of(self._counts(view), priors, np.log, np.log1p)
+        for value, prior in enumerate(amount_priors):
+            amounts = self._amounts_of(view, value)
+            smoothing = self.plan.smoothing
+            numbers += amount_numbers(amounts, prior, smoothing, np.log, np.log1p)
         return [*self._ages(view), *numbers]
+
+    def _amounts_of(self, view: View, value: int) -> list[tuple[Array, Array]]:
+        """Return, per horizon, the number of known amounts and their sum."""
+        plan = self.plan
+        sums = self.amounts[value]
+        amounts = sums.amounts
+        start = amounts.offsets[view.code]
+        end = amounts.offsets[view.code + 1]
+        if plan.max_age is not None:
+            first = self._first_element(amounts, start, end, view.start)
+            start = np.where(view.counts_totals, start, first)
+            end = np.where(view.has_any, end, start)
+        lag = plan.lags[plan.values.parents[value]]
+        end = bisect(amounts.time, start, end, view.time - lag)
+        recent = sums.sums_at(start, end, view.time)
+        totals = self.log.totals
+        old_count = view.counts_totals * totals["amount_counts"][view.code, value]
+        old_sums = totals["amount_sums"][view.code, value]
+        scale = view.counts_totals[:, np.newaxis] * 1.0
+        if self.log.reference is not None:
+            age = view.time - self.log.reference
+            scale = scale * decay(age[:, np.newaxis], plan.amount_half_lives)
+        all_sums = old_sums * scale + recent
+        horizons = [(end - start + old_count, all_sums[:, 0])]
+        for window in plan.windows:
+            bound = view.time - window
+            window_start = bisect(amounts.time, start, end, bound)
+            before = sums.sums_at(start, window_start, view.time)[:, 0]
+            n_amounts = end - window_start
+            total = np.where(n_amounts > 0, recent[:, 0] - before, 0.0)
+            horizons.append((n_amounts, total))
+        for h in range(len(plan.half_lives)):
+            horizons.append((all_sums[:, 2 + 2 * h], all_sums[:, 1 + 2 * h]))
+        return horizons
 
     def _ages(self, view: View) -> Array:
         """Return the ages of the last impression and of the last event per task."""
@@ -648,7 +825,8 @@ class Past:
             per_key = counts_totals.reshape(-1, *[1] * (total.ndim - 1))
             totals[name] = np.where(per_key, total, 0)
         if log.reference is not None:
-            totals["decayed"] *= decay(end - log.reference, plan.half_lives)[:, None]
+            decay_totals(totals, end - log.reference, plan.half_lives)
+        added_totals = self._totals_of(begin, cut, end)
         lists = []
         for elements, list_plan in zip(log.lists, plan.lists, strict=True):
             start = elements.offsets[:-1]
@@ -657,12 +835,28 @@ class Past:
                 first = self._first_element(elements, start, stop, begin)
                 start = np.where(counts_totals, start, first)
             lists.append(newest_elements(elements, list_plan, start, end))
+        recent_amounts = []
+        for value, (amounts, sums) in enumerate(
+            zip(log.amounts, self.amounts, strict=True)
+        ):
+            start = amounts.offsets[:-1]
+            stop = amounts.offsets[1:]
+            if plan.max_age is not None:
+                first = self._first_element(amounts, start, stop, begin)
+                start = np.where(counts_totals, start, first)
+            first_recent = bisect(amounts.time, start, stop, bound)
+            recent_amounts.append(amounts.cut(first_recent, stop))
+            added_totals["amount_counts"][:, value] = first_recent - start
+            all_ends = np.full(len(start), end)
+            old_sums = sums.sums_at(start, first_recent, all_ends)
+            added_totals["amount_sums"][:, value] = old_sums
         return replace(
             log,
             rows=log.rows.cut(cut, stops),
             lists=lists,
-            totals=add_totals(totals, self._totals_of(begin, cut, end)),
+            totals=add_totals(totals, added_totals),
             reference=end,
+            amounts=recent_amounts,
         )
 
     def _totals_of(self, begin: Array, cut: Array, end: Any) -> Totals:
@@ -670,7 +864,8 @@ class Past:
         time = self.log.rows.time
         half_lives = self.plan.half_lives
         n_tasks = self.last_positive.shape[1]
-        totals = no_totals(len(cut), n_tasks, len(half_lives), time.dtype)
+        n_values = len(self.amounts)
+        totals = no_totals(len(cut), n_tasks, len(half_lives), n_values, time.dtype)
         totals["counts"] = self.counts[cut] - self.counts[begin]
         has_rows = cut > begin
         first = begin[has_rows]
@@ -728,3 +923,34 @@ def rate_prior(n_known: Any, n_positive: Any, smoothing: float) -> tuple[Any, An
     rate = (n_positive + 0.5) / (n_known + 1)
     strength = smoothing / np.minimum(rate, 1 - rate)
     return strength * rate, strength * (1 - rate), np.log(rate / (1 - rate))
+
+
+def amount_numbers(
+    horizons: Iterable[tuple[Any, Any]],
+    prior: Sequence[Any],
+    smoothing: float,
+    log: Callable[[Any], Any],
+    log1p: Callable[[Any], Any],
+) -> list[Any]:
+    """Return the numbers of amounts per horizon, for a row or for arrays of rows.
+
+    A horizon has the number of known amounts and their sum. Both numbers are relative
+    to the mean amount over all keys, so that they do not depend on the currency.
+    """
+    inverse_mean, is_without_mean = prior
+    numbers = []
+    for n_amounts, total in horizons:
+        # The number of events of mean amounts that are worth as much.
+        n_mean_amounts = total * inverse_mean + n_amounts * is_without_mean
+        ratio = (n_mean_amounts + smoothing) / (n_amounts + smoothing)
+        numbers += [log1p(n_mean_amounts), log(ratio) + GRID - GRID]
+    return numbers
+
+
+def amount_prior(n_amounts: Any, total: Any) -> tuple[Any, Any]:
+    """Return the inverse of the mean amount over all keys, and whether there is none.
+
+    There is no mean before the first amount, or if all amounts are 0.
+    """
+    is_without_mean = total <= 0
+    return n_amounts / np.where(is_without_mean, np.inf, total), is_without_mean * 1.0

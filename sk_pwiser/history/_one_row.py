@@ -21,14 +21,18 @@ from sk_pwiser._columns._value_kinds import inexact_classes
 from sk_pwiser._times import read_time
 from sk_pwiser.history._history_state import HistoryState
 from sk_pwiser.history._key_log import (
+    AmountSums,
     Array,
     KeyLog,
+    Slices,
+    amount_numbers,
+    amount_prior,
     decay,
     decayed_sums,
     numbers_of,
     rate_prior,
 )
-from sk_pwiser.history._plan import Plan
+from sk_pwiser.history._plan import Plan, amount_half_lives
 from sk_pwiser.history._store_blocks import (
     EMPTY,
     Block,
@@ -40,9 +44,15 @@ from sk_pwiser.history._store_blocks import (
 )
 
 # What a row sees of a key: the ages of the last impression and of the last event per
-# task, and per horizon the impressions, and the labels that are known, and that are 1,
-# per task.
-Sight = tuple[list[float], Sequence[Sequence[float]]]
+# task, per horizon the impressions, and the labels that are known, and that are 1, per
+# task, and per value and horizon the number of known amounts and their sum.
+Sight = tuple[
+    list[float], Sequence[Sequence[float]], Sequence[Sequence[tuple[float, float]]]
+]
+
+
+# The half-life of the first sum of amounts.
+WITHOUT_DECAY = (math.inf,)
 
 
 class Sequences(NamedTuple):
@@ -53,7 +63,8 @@ class Sequences(NamedTuple):
 
     offsets: Numbers  # those of key i are `offsets[i]:offsets[i + 1]`
     times: Numbers
-    sums: Numbers  # the decayed sums at each time, one per half-life
+    sums: Numbers  # the decayed sums at each time, `width` numbers
+    width: int
     n_before: Numbers  # per key, the events before its first time
 
 
@@ -70,7 +81,6 @@ class PastsOfKeys:
 
     def __init__(self, log: KeyLog, plan: Plan) -> None:
         self.reference = log.reference
-        self.width = len(plan.half_lives)
         labels = log.rows.value
         n_tasks = labels.shape[1]
         counts = log.totals["counts"]
@@ -108,6 +118,11 @@ class PastsOfKeys:
                 is_event=labels[:, k] < 0,
             )
             self.sequences += [events, missing]
+        for value, task in enumerate(plan.values.parents):
+            amounts = _amount_sequences(
+                log, plan.half_lives, value, last_event=last[:, 1 + task]
+            )
+            self.sequences.append(amounts)
         self.lists = [
             Elements(
                 offsets=elements.offsets.data,
@@ -118,9 +133,8 @@ class PastsOfKeys:
         ]
 
     def __getitem__(self, place: int) -> KeyPast:
-        width = self.width
         blocks = []
-        for offsets, times, sums, n_before in self.sequences:
+        for offsets, times, sums, width, n_before in self.sequences:
             start = offsets[place]
             stop = offsets[place + 1]
             block = EMPTY
@@ -199,6 +213,47 @@ def _sequences(
         offsets=offsets.data,
         times=times.data,
         sums=sums.reshape(-1).data,
+        width=len(half_lives),
+        n_before=np.maximum(count - 1, 0).data,
+    )
+
+
+def _amount_sequences(
+    log: KeyLog, half_lives: Sequence[float], value: int, *, last_event: Array
+) -> Sequences:
+    """Return the times of the known amounts of keys, with their sums.
+
+    An amount that is no longer kept was known at the time of an event that is no longer
+    kept, so that the last one of these stands for all such amounts.
+    """
+    amounts = log.amounts[value]
+    count = log.totals["amount_counts"][:, value]
+    has_old = count > 0
+    old_slices = Slices(
+        offsets=np.append(0, has_old.cumsum()),
+        time=last_event[has_old],
+        value=np.zeros(np.count_nonzero(has_old)),
+    )
+    keys = np.arange(log.n_keys)
+    events = old_slices.combined(amounts, (keys, keys), log.n_keys)
+    first = events.offsets[:-1][has_old]
+    all_half_lives = amount_half_lives(half_lives)
+    first_sums = None
+    if log.reference is not None:
+        # The sums at the time of the last event; too small ones never count.
+        age = (log.reference - last_event[has_old])[:, np.newaxis]
+        weights = decay(age, all_half_lives)
+        old_sums = log.totals["amount_sums"][has_old, value]
+        first_sums = np.divide(
+            old_sums, weights, out=np.zeros_like(old_sums), where=weights > 1e-200
+        )
+    first_of_key = events.offsets[events.keys()]
+    sums = AmountSums(events, first_of_key, all_half_lives, first, first_sums).sums
+    return Sequences(
+        offsets=events.offsets.data,
+        times=events.time.data,
+        sums=sums.reshape(-1).data,
+        width=len(all_half_lives),
         n_before=np.maximum(count - 1, 0).data,
     )
 
@@ -254,7 +309,32 @@ def look(past: KeyPast, time: Any, plan: Plan, read: ReadBlock | None) -> Sight 
     all_sums = [impression_sums, *known_sums, *positive_sums]
     for h in range(len(half_lives)):
         horizons.append([max(sums[h], 0.0) for sums in all_sums])
-    return ages, horizons
+    amounts = [
+        _amounts_of(blocks[plan.first_value_block + value], task, time, plan, read)
+        for value, task in enumerate(plan.values.parents)
+    ]
+    return ages, horizons, amounts
+
+
+def _amounts_of(
+    block: Block, task: int, time: Any, plan: Plan, read: ReadBlock | None
+) -> list[tuple[float, float]]:
+    """Return, per horizon, the number of known amounts and their sum."""
+    if block is EMPTY:
+        return [(0, 0.0)] * len(plan.horizons)
+    bound = time - plan.lags[task]
+    n_amounts, _, sums = seen(block, bound, time, plan.amount_half_lives, read)
+    horizons: list[tuple[float, float]] = [(n_amounts, sums[0])]
+    for window in plan.windows:
+        start = time - window
+        n_before, _, sums_before = seen(block, start, start, WITHOUT_DECAY, read)
+        n_within = n_amounts - n_before
+        is_within = n_within > 0
+        total = max(sums[0] - sums_before[0], 0.0) if is_within else 0.0
+        horizons.append((max(n_within, 0), total))
+    for h in range(len(plan.half_lives)):
+        horizons.append((max(sums[2 + 2 * h], 0.0), max(sums[1 + 2 * h], 0.0)))
+    return horizons
 
 
 def _counts_from(
@@ -298,9 +378,11 @@ class OneRow:
         n_tasks = len(plan.lags)
         no_ages = [math.nan] * (1 + n_tasks)
         no_counts: list[list[float]] = [[0] * (1 + 2 * n_tasks)] * len(plan.horizons)
-        self.nothing: Sight = (no_ages, no_counts)
+        no_amounts = [[(0, 0.0)] * len(plan.horizons) for _ in plan.values.names]
+        self.nothing: Sight = (no_ages, no_counts, no_amounts)
         # The rates over all keys are the same once their labels are known.
         self.prior = lru_cache(maxsize=1024)(self._prior)
+        self.amount_prior = lru_cache(maxsize=1024)(self._amount_prior)
 
     # Return a block by its number; a state in memory has no blocks but roots.
     read_block: ReadBlock | None = None
@@ -322,6 +404,11 @@ class OneRow:
         """Return what shrinks the log-odds of keys, as numbers of Python."""
         return tuple(map(float, rate_prior(n_known, n_positive, self.plan.smoothing)))
 
+    def _amount_prior(self, n_amounts: float, total: float) -> tuple[float, ...]:
+        """Return what relates the amounts of keys to all, as numbers of Python."""
+        inverse_mean, is_without_mean = amount_prior(n_amounts, total)
+        return float(inverse_mean), float(is_without_mean)
+
     def key_field(self, row: Mapping[str, Any], name: str) -> Any:
         """Return a field; raise if it, or keys of the state, are rounded integers."""
         value = field_of(row, name)
@@ -342,7 +429,7 @@ class OneRow:
         time = read_time(field_of(row, plan.time), plan.time, plan.kind)
         is_early = time < end
         time = end if is_early else time
-        priors = self._priors(time)
+        priors, amount_priors = self._priors(time)
         numbers: list[float] = []
         # Per key, its past and the time as of which it is seen, None for nothing.
         pasts: list[tuple[KeyPast, Any] | None] = []
@@ -355,9 +442,13 @@ class OneRow:
                 is_early |= key_time > time
                 sight = look(past, key_time, plan, read)
             pasts.append((past, key_time) if past and sight else None)
-            ages, horizons = sight or self.nothing
+            ages, horizons, amounts = sight or self.nothing
             numbers += ages
             numbers += numbers_of(horizons, priors, math.log, math.log1p)
+            for value_amounts, prior in zip(amounts, amount_priors, strict=True):
+                numbers += amount_numbers(
+                    value_amounts, prior, plan.smoothing, math.log, math.log1p
+                )
         # Those of a table are float32, and a model serves what it has learnt.
         features: dict[str, Any] = dict(
             zip(self.names, array("f", numbers), strict=True)
@@ -368,7 +459,7 @@ class OneRow:
             past_and_time = pasts[list_plan.key]
             if past_and_time is not None:
                 past, key_time = past_and_time
-                block = past.blocks[1 + 2 * len(plan.lags) + list_plan.place]
+                block = past.blocks[plan.first_list_block + list_plan.place]
                 bound = key_time - list_plan.lag
                 times, values = newest(block, bound, list_plan.n, read)
                 values = self.values_of(list_plan.column, values)
@@ -380,16 +471,19 @@ class OneRow:
                 features[f"{list_plan.name}_ages"] = list_ages
         return features, is_early
 
-    def _priors(self, time: Any) -> list[tuple[float, ...]]:
-        """Return, per task, what shrinks the log-odds of keys at a time."""
+    def _priors(
+        self, time: Any
+    ) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+        """Return what keys are compared with at a time, per task and per value."""
         past = self.all_rows_past
         # The records of a store may be newer than the state, whose end is read once.
         time = max(time, past.reference)
         sight = look(past, time, self.all_rows_plan, self.read_block)
-        _, horizons = sight or self.nothing
+        _, horizons, amounts = sight or self.nothing
         _, *labels = horizons[0]
         n_tasks = len(self.plan.lags)
-        return list(map(self.prior, labels[:n_tasks], labels[n_tasks:]))
+        priors = list(map(self.prior, labels[:n_tasks], labels[n_tasks:]))
+        return priors, [self.amount_prior(*value[0]) for value in amounts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,6 +1,7 @@
 """The parameters of `HistoryFeatures`, checked, in the unit of the log's times."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,13 @@ from typing import Any
 import numpy as np
 
 from sk_pwiser._columns._frames import find_column
+from sk_pwiser._tasks._amounts import (
+    NO_VALUES,
+    Values,
+    check_value_tasks,
+    default_name,
+    find_values,
+)
 from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
 from sk_pwiser._utils._checks import check_boolean, check_integer, check_number
 from sk_pwiser._utils._warnings import warn_user
@@ -38,6 +46,8 @@ class Plan:
     windows: Sequence[float]
     half_lives: Sequence[float]
     lists: Sequence[ListPlan]
+    # Plans of earlier versions have none.
+    values: Values = NO_VALUES
 
     def __init__(
         self, params: Mapping[str, Any], kind: str, task_names: Iterable[str]
@@ -68,6 +78,7 @@ class Plan:
             *(f"_{duration_label(window)}" for window in params["windows"]),
             *(f"_decay_{duration_label(value)}" for value in params["half_lives"]),
         ]
+        self.values = _find_values(params["values"], self.task_names)
         self.smoothing = float(params["smoothing"])
         self.max_age: float | None = None
         if params["max_age"] is not None:
@@ -127,6 +138,28 @@ class Plan:
         return max([self.state_delay, *self.lags, *self.windows])
 
     @property
+    def amount_half_lives(self) -> list[float]:
+        """The half-lives of the sums of a value.
+
+        These are the sum of the amounts without decay, and per half-life the decayed
+        sum of the amounts and the decayed number of them.
+        """
+        return amount_half_lives(self.half_lives)
+
+    @property
+    def first_value_block(self) -> int:
+        """The place of the first value among the sequences of a key in a store.
+
+        It is behind the impressions, and the events and missing labels per task.
+        """
+        return 1 + 2 * len(self.task_names)
+
+    @property
+    def first_list_block(self) -> int:
+        """The place of the first list among the sequences of a key in a store."""
+        return self.first_value_block + len(self.values)
+
+    @property
     def all_rows_plan(self) -> "Plan":
         """The plan of the log of all rows: only counts, of one key without end."""
         plan = copy.copy(self)
@@ -170,6 +203,9 @@ class Plan:
             names.append(f"log_impressions{horizon}")
             for task in self.task_names:
                 names += [f"log_{task}{horizon}", f"{task}_logit{horizon}"]
+        for value in self.values.names:
+            for horizon in self.horizons:
+                names += [f"log_{value}{horizon}", f"{value}_log_mean{horizon}"]
         return [f"{key}__{name}" for key in self.key_names for name in names]
 
     def feature_names(self) -> list[str]:
@@ -204,6 +240,19 @@ class Plan:
         )
 
 
+def amount_half_lives(half_lives: Sequence[float]) -> list[float]:
+    """Return the half-lives of the sums of a value; see `Plan.amount_half_lives`."""
+    return [math.inf, *(half_life for half_life in half_lives for _ in range(2))]
+
+
+def _find_values(values: Mapping[Any, Any] | None, task_names: list[str]) -> Values:
+    """Return the values whose amounts are summed, and the tasks of their events."""
+    if not values or not task_names:  # without labels there are no amounts either
+        return NO_VALUES
+    names = tuple(default_name(column) for column in values)
+    return find_values(values, names, task_names, parameter="values")
+
+
 def as_keys(keys: Iterable[str | tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return each key as a tuple of names of columns."""
     return [key if isinstance(key, tuple) else (key,) for key in keys]
@@ -224,6 +273,13 @@ def check_params(params: Mapping[str, Any]) -> None:
         for duration in durations:
             check_duration(duration, name)
     _check_lists(params["lists"], as_keys(params["keys"]))
+    check_value_tasks(params["values"], "values")
+    for column, task in (params["values"] or {}).items():
+        if task is None:
+            raise ValueError(
+                "values must name the task under which amounts arise, since an amount "
+                f"is known with the label of its task; got None for column {column!r}."
+            )
     check_number("smoothing", params["smoothing"], above=0)
     if params["max_age"] is not None:
         check_duration(params["max_age"], "max_age")

@@ -101,8 +101,8 @@ def seen(
 ) -> tuple[int, Any, list[float]]:
     """Return the number of events before a bound, the time of the last, and the sums.
 
-    The sums are decayed to `time`. `read` returns a block by its number; it is not
-    called for a block of level 0.
+    The sums are decayed to `time`; `half_lives` are those of the block, or the first
+    ones. `read` returns a block by its number; it is not called for a block of level 0.
     """
     n_events = 0
     last = None
@@ -110,16 +110,26 @@ def seen(
     numbers: Any
     while True:
         # A block may be read a million times per second: look at each field once.
-        times, start, stop, entry_sums, place, _, n_before, _, level, numbers, at = (
-            block
-        )
+        (
+            times,
+            start,
+            stop,
+            entry_sums,
+            place,
+            width,
+            n_before,
+            _,
+            level,
+            numbers,
+            at,
+        ) = block
         end = search(times, bound, start, stop)
         if end > start:
             last = times[end - 1]
             i = end - 1 - start
             n_events += numbers[at + i] if level else n_before + i + 1
             if half_lives:
-                place += i * len(sums)
+                place += i * width
                 for h, half_life in enumerate(half_lives):
                     sums[h] += entry_sums[place + h] * exp2((last - time) / half_life)
         if not level or end == stop:
@@ -254,7 +264,7 @@ class Tree:
         n_old = bisect_left(root.times, cut, root.start, root.stop) - root.start
         if not (added or removed or n_old > 1):
             return root, []
-        new = [Entry(time, 1, [1.0] * self.width, value) for time, value in added]
+        new = [self.new_entry(time, value) for time, value in added]
         entries, absent = self._changed(root, sorted(new, key=self.key), list(removed))
         level = root.level
         entries = self._shortened(entries, level, cut)
@@ -266,6 +276,10 @@ class Tree:
             entries = self.entries(child)
             level = child.level
         return self._root(entries, level if entries else 0), absent
+
+    def new_entry(self, time: float, value: Any) -> Entry:
+        """Return the entry of a new event."""
+        return Entry(time, 1, [1.0] * self.width, value)
 
     def root(self, block: Block) -> Block:
         """Return a root of the usual size, for a leaf of any size."""
@@ -420,6 +434,15 @@ class Tree:
         return counted + entries[n_gone:]
 
 
+class AmountTree(Tree):
+    """Changes of the sequences of known amounts, whose new events come with amounts."""
+
+    def new_entry(self, time: float, value: Any) -> Entry:
+        # As in `Plan.amount_half_lives`: sums of the amount and of the number 1.
+        n_half_lives = self.width // 2
+        return Entry(time, 1, [value, *[value, 1.0] * n_half_lives])
+
+
 def block_number(entry: Entry) -> int:
     """Return the number of the block of an entry that is not an event."""
     assert entry.number is not None
@@ -430,7 +453,7 @@ class KeyPast(NamedTuple):
     """What a state has of one key, or of all rows, as of the time `reference`.
 
     The blocks are those of its impressions, per task those of its events and of its
-    missing labels, and those of its lists.
+    missing labels, per value those of its known amounts, and those of its lists.
     """
 
     reference: Any
@@ -439,7 +462,7 @@ class KeyPast(NamedTuple):
 
 def empty_blocks(plan: Plan) -> list[Block]:
     """Return the blocks of a key without rows, for a plan with one key."""
-    return [EMPTY] * (1 + 2 * len(plan.lags)) + [EMPTY_LIST] * len(plan.lists)
+    return [EMPTY] * plan.first_list_block + [EMPTY_LIST] * len(plan.lists)
 
 
 def record_name(prefix: str, plan: Plan, values: Iterable[Any]) -> str | None:

@@ -184,6 +184,8 @@ def _digest(method: str, rows: Rows, columns: Columns, n_bytes: int) -> bytes:
     for text in (method, ascii(labels.shape), ascii(_plain_list(rows.time.tolist()))):
         digest.update(text.encode())
     digest.update(labels.tobytes())
+    if rows.labels.amounts.size:
+        digest.update(rows.labels.amounts.tobytes())
     for name in sorted(columns, key=str):
         indices, values = columns[name]
         order, values = _in_order_of_rows(indices, values)

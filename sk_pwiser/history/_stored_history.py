@@ -30,6 +30,7 @@ from sk_pwiser.history._key_log import Array, unique_keys
 from sk_pwiser.history._one_row import OneRow, PastsOfKeys
 from sk_pwiser.history._plan import ListPlan, Plan
 from sk_pwiser.history._store_blocks import (
+    AmountTree,
     Block,
     KeyPast,
     ReadBlock,
@@ -332,7 +333,8 @@ class StoredHistory:
         self.refresh()
         history = copy.copy(self._history)
         state, plan = history._fitted()
-        rows, table = history._read(X, y, state, plan)
+        is_completion = method == "complete"
+        rows, table = history._read(X, y, state, plan, is_completion=is_completion)
         content = self._content
         changes = self._read_changes()
         if change_id is None:
@@ -555,7 +557,7 @@ class Change:
                         if past is not None:
                             self.dropped.append(name)
                         continue
-                events = _events(rows, key_rows)
+                events = _events(rows, key_rows) + _known_amounts(rows, key_rows)
                 elements = [
                     _elements(rows, key_rows, list_plan, is_new=True)
                     for list_plan in plan.lists
@@ -635,6 +637,9 @@ class Change:
                 if absent and rows.time[row] == absent[-1]:
                     is_final[row] = True
                     absent.pop()
+        for i, amounts in enumerate(_known_amounts(rows, stored_rows), len(roots)):
+            amount_root, _ = trees[i].changed(blocks[i], amounts)
+            roots.append(amount_root)
         for i, list_plan in enumerate(self.plans[key].lists, len(roots)):
             elements = _elements(rows, stored_rows, list_plan, is_new=False)
             list_root, _ = trees[i].changed(blocks[i], elements)
@@ -671,7 +676,9 @@ class Change:
             )
             for list_plan in plan.lists
         ]
-        return [events] * (1 + 2 * len(plan.lags)) + lists
+        amounts = AmountTree(self, plan.horizon, plan.amount_half_lives)
+        n_values = len(plan.values)
+        return [events] * plan.first_value_block + [amounts] * n_values + lists
 
     def write_block(self, block: Block) -> int:
         """Write a block, and return its number."""
@@ -731,6 +738,17 @@ def _events(rows: Rows, key_rows: Array) -> list[Events]:
     ]
 
 
+def _known_amounts(rows: Rows, key_rows: Array) -> list[Events]:
+    """Return, per value, the events of rows whose amounts are known."""
+    times = rows.time[key_rows]
+    events = []
+    for amounts in rows.labels.amounts[key_rows].T:
+        is_known = ~np.isnan(amounts)
+        pairs = zip(times[is_known].tolist(), amounts[is_known].tolist(), strict=True)
+        events.append(list(pairs))
+    return events
+
+
 def _elements(
     rows: Rows, key_rows: Array, list_plan: ListPlan, *, is_new: bool
 ) -> Events:
@@ -771,7 +789,7 @@ def _records(
         list_values = [
             state.indices[list_plan.column].values for list_plan in key_plan.lists
         ]
-        first_list = 1 + 2 * len(plan.lags)
+        first_list = plan.first_list_block
         for place, value_places in enumerate(log.columns.tolist()):
             past = pasts[place]
             for i, list_plan in enumerate(key_plan.lists):

@@ -269,6 +269,69 @@ def test_rare_conversions():
     assert p[:, 1].mean() < 0.01
 
 
+def with_texts(first, last):
+    """Return impressions with ids of a range as text."""
+    rows = with_ids(first, last)
+    return rows.assign(id=rows["id"].astype(str))
+
+
+def test_vectors_of_forgotten_ids_go():
+    numbers = np.random.default_rng(0).normal(size=(150, 3)).astype(np.float32)
+    table = pd.DataFrame(numbers, index=np.arange(150).astype(str))
+    params = {"vectors": {"id": table[:140]}}
+    model = forgetting(with_texts(0, 120), encoding_params=params)
+    model.partial_fit(with_texts(40, 120), Y)
+    # Ids from 140 on have no vector yet, and those from 130 on no rows.
+    model.partial_fit(with_texts(100, 130), Y)
+    model.add_vectors({"id": table[140:145]})
+    model.partial_fit(with_texts(90, 150), Y)
+    column = model._result.schema.encoder.code_columns_[-1]
+    assert len(column.last_updates) == len(column.vector_rows_) == column.n_codes
+    assert len(column.vectors_) == 1 + np.count_nonzero(column.vector_rows_)
+    scaled = (numbers - column.vector_means_) / column.vector_scale_
+    forgotten = {str(value) for value in range(150)} - set(column.codes_)
+    # Those of the first rows that come first as text.
+    assert forgotten == set(sorted(str(value) for value in range(40))[:30])
+    for value, code in column.codes_.items():
+        expected = scaled[int(value)] if int(value) < 145 else np.zeros(3)
+        found = column.vectors_[column.vector_rows_[code]]
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    buffer = model.net_.module_.input_layer.vectors.rows_0.numpy()
+    assert_array_equal(buffer, column.vector_rows_)
+    p = model.predict_proba(with_texts(10, 30))
+    unknown = model.predict_proba(with_texts(900, 920))
+    assert_array_equal(p, unknown)
+
+
+def test_parents_are_forgotten_apart_from_their_children():
+    """The child may stay when its parent goes, and has none until its next row."""
+
+    def with_shops(first, last, shop):
+        rows = with_ids(first, last)
+        return rows.assign(shop=[f"s{shop + int(v) % 5:03}" for v in rows["id"]])
+
+    params = {"parents": {"id": "shop"}, "target_encoding_min_values": 2}
+    model = forgetting(
+        with_shops(0, 60, shop=0), encoding_params=params, target_encoding=True
+    )
+    shops = {value: f"s{value % 5:03}" for value in range(60)}
+    for update, shop in enumerate([0, 5, 10, 15, 20], start=1):
+        first = 10 * update
+        table = with_shops(first, first + 50, shop)
+        shops |= dict(zip(table["id"].astype(int), table["shop"], strict=True))
+        model.partial_fit(table, Y)
+        statistics = model._result.schema.statistics
+        columns = model._result.schema.encoder.code_columns_
+        codes = {column.name: column.codes_ for column in columns}
+        names = statistics.column_names(model._result.schema.encoder)
+        parents = statistics.parents_[names.index("id")]
+        for value, code in codes["id"].items():
+            expected = codes["shop"].get(shops[int(value)], 0)
+            assert parents[code] == expected
+        assert np.isfinite(model.predict_proba(table)).all()
+    assert len(codes["shop"]) < 25
+
+
 class OwnTable(MultiTaskNetwork):
     """Reads the codes of the last column by a table of its own."""
 

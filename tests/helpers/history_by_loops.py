@@ -39,6 +39,10 @@ def features_of(row, log, params, tasks):
             r["y"][k] for r in log if r["t"] < t - delay and r["y"][k] is not None
         ]
         rates.append((sum(labels) + 0.5) / (len(labels) + 1))
+    values = []
+    for name, task in (params.get("values") or {}).items():
+        k = tasks.index(task)
+        values.append((name, k, *amounts_of(log, k, name, t - delays[k])))
     features = {}
     stretches = {}
     for key in params["keys"]:
@@ -50,6 +54,10 @@ def features_of(row, log, params, tasks):
         stretches[names] = past
         prefix = "_x_".join(names)
         add_numbers(features, prefix, past, t, delays, rates, params, tasks)
+        for name, k, n_all, total in values:
+            mean = total / n_all if n_all else 0.0
+            seen = known_amounts(past, k, name, t - delays[k])
+            add_amounts(features, (prefix, name), seen, t, mean, params)
     for entry in params.get("lists", ()):
         key = entry.get("key", params["keys"][0])
         names = key if isinstance(key, tuple) else (key,)
@@ -68,6 +76,47 @@ def features_of(row, log, params, tasks):
     return features
 
 
+def weights_of_horizons(params):
+    """Return, per horizon, the end of the names and the weight of an age."""
+    horizons = [("", lambda age: 1.0)]
+    for window in params.get("windows", ()):
+        weight = lambda age, window=window: float(age <= window)  # noqa: E731
+        horizons.append((f"_{window:g}", weight))
+    for half_life in params.get("half_lives", ()):
+        weight = lambda age, h=half_life: 2.0 ** (-age / h)  # noqa: E731
+        horizons.append((f"_decay_{half_life:g}", weight))
+    return horizons
+
+
+def known_amounts(rows, k, name, bound):
+    """Return times and amounts of the events of a task that are known at a bound."""
+    return [
+        (r["t"], r[name])
+        for r in rows
+        if r["t"] < bound and r["y"][k] == 1 and r[name] is not None
+    ]
+
+
+def amounts_of(log, k, name, bound):
+    """Return the number and the sum of the amounts of all keys."""
+    amounts = [amount for _, amount in known_amounts(log, k, name, bound)]
+    return len(amounts), sum(amounts)
+
+
+def add_amounts(features, prefix_and_name, seen, t, mean, params):
+    """Add the sums and the shrunk means of amounts, relative to those of all keys."""
+    prefix, name = prefix_and_name
+    smoothing = params.get("smoothing", 2.0)
+    for horizon, weight in weights_of_horizons(params):
+        n = sum(weight(t - time) for time, _ in seen)
+        total = sum(weight(t - time) * amount for time, amount in seen)
+        # As long as all amounts are 0, each of them is the mean.
+        relative = total / mean if mean else n
+        features[f"{prefix}__log_{name}{horizon}"] = math.log1p(relative)
+        shrunk_mean = (relative + smoothing) / (n + smoothing)
+        features[f"{prefix}__{name}_log_mean{horizon}"] = math.log(shrunk_mean)
+
+
 def add_numbers(features, prefix, past, t, delays, rates, params, tasks):
     features[f"{prefix}__since_impression"] = t - past[-1]["t"] if past else np.nan
     seen = [
@@ -77,14 +126,7 @@ def add_numbers(features, prefix, past, t, delays, rates, params, tasks):
     for task, rows, k in zip(tasks, seen, range(len(tasks)), strict=True):
         ages = [t - r["t"] for r in rows if r["y"][k] == 1]
         features[f"{prefix}__since_{task}"] = min(ages, default=np.nan)
-    horizons = [("", lambda age: 1.0)]
-    for window in params.get("windows", ()):
-        weight = lambda age, window=window: float(age <= window)  # noqa: E731
-        horizons.append((f"_{window:g}", weight))
-    for half_life in params.get("half_lives", ()):
-        weight = lambda age, h=half_life: 2.0 ** (-age / h)  # noqa: E731
-        horizons.append((f"_decay_{half_life:g}", weight))
-    for name, weight in horizons:
+    for name, weight in weights_of_horizons(params):
         n = sum(weight(t - r["t"]) for r in past)
         features[f"{prefix}__log_impressions{name}"] = math.log1p(n)
         for k, (task, rows) in enumerate(zip(tasks, seen, strict=True)):

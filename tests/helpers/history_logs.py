@@ -24,6 +24,8 @@ rows_of_log = st.fixed_dictionaries(
         "item": st.integers(0, 2),
         "t": st.integers(0, 25),
         "y": st.tuples(labels, labels),
+        # Known ones of events only count, whatever their size.
+        "spend": st.sampled_from([None, 0.0, 0.25, 3.0, 1e6]),
     }
 )
 logs = st.lists(rows_of_log, min_size=1, max_size=25)
@@ -36,6 +38,7 @@ settings_of_history = st.fixed_dictionaries(
         "windows": st.sampled_from([[], [4], [3, 10]]),
         "half_lives": st.sampled_from([[], [2], [0.3, 8]]),
         "max_age": st.sampled_from([None, 2, 6]),
+        "values": st.just({"spend": "conversion"}),
         "smoothing": st.sampled_from([2.0, 0.1]),
     }
 )
@@ -44,6 +47,10 @@ settings_of_history = st.fixed_dictionaries(
 def table(rows):
     X = pd.DataFrame({name: [r[name] for r in rows] for name in ("user", "item", "t")})
     Y = pd.DataFrame([r["y"] for r in rows], columns=TASKS, dtype=float)
+    if rows and "spend" in rows[0]:
+        # An amount without its event would be a warning.
+        spend = [r["spend"] if r["y"][1] == 1 else None for r in rows]
+        Y["spend"] = np.array(spend, dtype=float)
     return X, Y
 
 

@@ -32,7 +32,10 @@ FIELDS = "user", "item", "t"
 def blank(row, known=None):
     """Return a row without its labels, but for that of one task."""
     labels = (y if k == known else None for k, y in enumerate(row["y"]))
-    return {**row, "y": tuple(labels)}
+    blank_row = {**row, "y": tuple(labels)}
+    if known is not None and TASKS[known] != "conversion":
+        blank_row["spend"] = None  # is filled in together with its event
+    return blank_row
 
 
 def operate(rows, params, in_store):
