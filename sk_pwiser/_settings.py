@@ -24,6 +24,7 @@ ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": "auto",
     "exposure_monotone": False,
     "exposure_tasks": None,
+    "forget_after": None,
     "grow_vocabulary": False,
     "list_ages": None,
     "list_pooling": "mean",

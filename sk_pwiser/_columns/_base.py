@@ -246,8 +246,14 @@ class Column:
         """Return what learns the column from rows in parts."""
         return PartLearner(self)
 
-    def grow_table(self, table: TableCells) -> GrownColumn:
-        """Return a column with codes for the frequent new values of a table."""
+    def grow_table(
+        self, table: TableCells, forget_after: int | None = None
+    ) -> GrownColumn:
+        """Return a column with codes for the frequent new values of a table.
+
+        With `forget_after`, they may have the codes of values that so many updates have
+        not had.
+        """
         return self.unchanged()
 
     def with_vectors(self, table: Any) -> GrownColumn:

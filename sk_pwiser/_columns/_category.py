@@ -19,6 +19,11 @@ from sk_pwiser._columns._base import (
 )
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN, Codes
 from sk_pwiser._columns._factorize import factorize
+from sk_pwiser._columns._forgetting import (
+    updates_of_grown,
+    with_reused_codes,
+    with_update,
+)
 from sk_pwiser._columns._row_fields import Field, as_column, as_list
 from sk_pwiser._columns._value_counts import ValueCounts
 from sk_pwiser._columns._value_kinds import (
@@ -55,6 +60,10 @@ class CategoryColumn(Column):
     network_input = "codes"
     # Kinds of `LARGE` numbers in fit.
     large: ClassVar[frozenset[str]] = frozenset()
+    # The number of updates so far that forget values, and the last one of them whose
+    # rows had the value of each code; 0 for rows before.
+    n_updates: ClassVar[int] = 0
+    last_updates: ClassVar[np.ndarray | None] = None
 
     @classmethod
     def claim(cls, choice: "Choice", name: Any) -> Self | None:
@@ -131,10 +140,13 @@ class CategoryColumn(Column):
         """Return what counts the values of rows in parts."""
         return ValueCounts(self, max_values)
 
-    def grow_table(self, table: TableCells) -> GrownColumn:
+    def grow_table(
+        self, table: TableCells, forget_after: int | None = None
+    ) -> GrownColumn:
         """Return a column with codes for the frequent new values of a table."""
         elements = table.elements_beside(self.name)
-        grown, origin = self.grown(table.cells[self.name], *elements)
+        cells = table.cells[self.name]
+        grown, origin = self.grown(cells, *elements, forget_after=forget_after)
         return GrownColumn(column=grown, code_origin=origin)
 
     def unchanged(self) -> GrownColumn:
@@ -230,19 +242,22 @@ class CategoryColumn(Column):
             total.update(dict(zip(values, counts, strict=True)))
         return list(total), list(total.values()), all_kinds, n_missing
 
-    def grown(self, data, *elements):
+    def grown(self, data, *elements, forget_after=None):
         """Return a column with codes for new values, and where its codes come from.
 
         The `elements` of lists count as well; -1 stands for new values.
 
         Rare new values have codes only if another one is frequent: without frequent
-        ones, the cost depends on the rows alone, and the same column is returned.
+        ones, the cost depends on the rows alone, and the same column is returned. With
+        `forget_after`, the values of the rows are recorded, and those that so many
+        updates have not had make room for new ones.
         """
         self.transform(data)  # raises if the kinds of values differ
         if self.vocabulary.max_values is not None:
             return self, np.arange(self.n_codes)
         values, counts, kinds, _ = self.count(data, *elements)
         is_frequent = np.array(counts) >= self.vocabulary.min_frequency
+        earlier = self if forget_after is None else with_update(self, values)
         earlier_codes = self.codes_
         n_embeddings = self.cardinality
         promoted = [
@@ -251,22 +266,33 @@ class CategoryColumn(Column):
             if earlier_codes.get(value, n_embeddings) >= n_embeddings
         ]
         if not promoted:
-            return self, np.arange(self.n_codes)
+            return earlier, np.arange(self.n_codes)
         moved = set(promoted)
-        earlier_values = list(earlier_codes)
-        frequent = earlier_values[: self.n_frequent_] + sort_values(promoted)
-        rare = [v for v in earlier_values[self.n_frequent_ :] if v not in moved]
-        rare_new = [v for v in values if v not in earlier_codes and v not in moved]
-        rare += sort_values(rare_new)
-        ordered = [*frequent, *rare]
-        grown = copy(self)
-        grown.n_frequent_ = len(frequent)
+        promoted = sort_values(promoted)
+        rare_new = sort_values(
+            [v for v in values if v not in earlier_codes and v not in moved]
+        )
+        if forget_after is None:
+            earlier_values = list(earlier_codes)
+            frequent = earlier_values[: self.n_frequent_] + promoted
+            rare = [v for v in earlier_values[self.n_frequent_ :] if v not in moved]
+            ordered = [*frequent, *rare, *rare_new]
+            n_frequent = len(frequent)
+        else:
+            ordered, n_frequent = with_reused_codes(
+                earlier, promoted, rare_new, forget_after
+            )
+        grown = copy(earlier)
+        grown.n_frequent_ = n_frequent
         grown.codes_ = {value: code for code, value in enumerate(ordered, FIRST_VALUE)}
         grown.large = self.large | kinds & LARGE.keys()
         grown.kinds_ = self.kinds_ | kinds - LARGE.keys()
         # Missing and unseen values keep their codes.
         origin = [*range(FIRST_VALUE), *(earlier_codes.get(v, -1) for v in ordered)]
-        return grown, np.array(origin, dtype=np.int64)
+        origin = np.array(origin, dtype=np.int64)
+        if earlier.last_updates is not None:
+            grown.last_updates = updates_of_grown(earlier, origin)
+        return grown, origin
 
     def _factorize(self, column):
         try:

@@ -422,17 +422,21 @@ def _collect(errors: dict[Any, str] | None, column: Column) -> Iterator[None]:
 
 
 def grow_encoder(
-    encoder: TableEncoder, X: Any
+    encoder: TableEncoder, X: Any, forget_after: int | None = None
 ) -> tuple[TableEncoder, list[np.ndarray], list[np.ndarray]]:
     """Return an encoder with codes for frequent new values, and where they come from.
 
     The second result has each code's earlier one, -1 for new values, per category
     column; the third has the same of the vectors of each list column. Values that have
     an embedding keep their codes; with `max_categories` or `n_hash_buckets`, none is
-    new.
+    new. With `forget_after`, values that so many updates have not had make room for new
+    ones.
     """
     table = encoder.read(X)
-    grown = {column: column.grow_table(table) for column in table.columns.values()}
+    grown = {
+        column: column.grow_table(table, forget_after)
+        for column in table.columns.values()
+    }
     grown_columns = {column: growth.column for column, growth in grown.items()}
     return encoder.with_columns(grown_columns), *_origins(grown.values())
 

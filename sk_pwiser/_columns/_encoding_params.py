@@ -29,6 +29,13 @@ def check_encoding_params(params):
         check_integer(name, params[name], at_least=least)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, params[name])
+    if params["forget_after"] is not None:
+        check_integer("forget_after", params["forget_after"], at_least=1)
+        if not params["grow_vocabulary"]:
+            raise ValueError(
+                f"forget_after must be None without grow_vocabulary=True; got "
+                f"{params['forget_after']}."
+            )
     for name in (*LIST_MAPPINGS, "parents"):
         if not isinstance(params[name], dict | None):
             raise TypeError(

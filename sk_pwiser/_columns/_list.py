@@ -165,9 +165,12 @@ class ListColumn(Column):
         """Return what counts the elements of rows in parts."""
         return ListLearner(self, max_values)
 
-    def grow_table(self, table: TableCells) -> GrownColumn:
+    def grow_table(
+        self, table: TableCells, forget_after: int | None = None
+    ) -> GrownColumn:
         """Return a column with vectors for the frequent new values of a table."""
-        grown, origin = self.grown(table.lists(self.name).elements)
+        elements = table.lists(self.name).elements
+        grown, origin = self.grown(elements, forget_after=forget_after)
         return GrownColumn(column=grown, vector_origin=origin)
 
     def unchanged(self) -> GrownColumn:
@@ -211,12 +214,12 @@ class ListColumn(Column):
         self.missing_code_ = missing if self.has_missing_ else unseen
         self.empty_code_ = empty if self.has_empty_ else unseen
 
-    def grown(self, elements):
+    def grown(self, elements, forget_after=None):
         """Return a list column with vectors for new values, and the earlier vectors."""
         items = self.items_
         n_before = self.n_vectors - 1  # without that of empty lists
         if items is not None:
-            items, origin = items.grown(elements)
+            items, origin = items.grown(elements, forget_after=forget_after)
         if items is self.items_:
             return self, np.arange(self.n_vectors)
         grown = copy(self)

@@ -42,7 +42,9 @@ def parents_of_grown(
     parents: np.ndarray, origin: np.ndarray, parent_origin: np.ndarray
 ) -> np.ndarray:
     """Return the parents of codes that have other places now, and so have parents."""
-    places = np.full(int(parent_origin.max(initial=0)) + 1, MISSING, dtype=np.intp)
+    # A forgotten parent has no place.
+    last_parent = max(parent_origin.max(initial=0), parents.max(initial=0))
+    places = np.full(int(last_parent) + 1, MISSING, dtype=np.intp)
     is_earlier = parent_origin >= 0
     places[parent_origin[is_earlier]] = np.flatnonzero(is_earlier)
     earlier_parents = parents[np.maximum(origin, 0)]

@@ -8,6 +8,7 @@ import numpy as np
 
 from sk_pwiser._columns._base import GrownColumn, ValueVectors
 from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._forgetting import updates_of_grown
 from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._columns._value_kinds import (
     LARGE,
@@ -164,12 +165,25 @@ class VectorColumn(CategoryColumn):
         grown.vector_rows_ = rows
         origin = np.full(grown.n_codes, -1, dtype=np.int64)
         origin[: self.n_codes] = np.arange(self.n_codes)
+        if self.last_updates is not None:
+            grown.last_updates = updates_of_grown(self, origin)
         return GrownColumn(column=grown, code_origin=origin)
 
-    def grown(self, data, *others):
+    def _drop_unused_vectors(self):
+        """Drop the vectors of forgotten values."""
+        has_vector = self.vector_rows_ != NO_VECTOR
+        if np.count_nonzero(has_vector) == len(self.vectors_) - 1:
+            return
+        rows = np.sort(self.vector_rows_[has_vector])
+        self.vectors_ = self.vectors_[np.append(NO_VECTOR, rows)]
+        places = np.searchsorted(rows, self.vector_rows_) + 1
+        self.vector_rows_ = np.where(has_vector, places, NO_VECTOR)
+
+    def grown(self, data, *others, forget_after=None):
         """Return a column with codes for new values, and where its codes come from."""
-        grown, origin = super().grown(data, *others)
+        grown, origin = super().grown(data, *others, forget_after=forget_after)
         if grown is not self:
             rows = self.vector_rows_[np.maximum(origin, 0)]
             grown.vector_rows_ = np.where(origin >= 0, rows, NO_VECTOR)
+            grown._drop_unused_vectors()
         return grown, origin

@@ -155,6 +155,10 @@ class MultiTaskCTRCVRClassifier(
           a position: a list of names, or True for all of them;
         - `exposure_tasks`, None by default: names of the tasks to whose log-odds
           `exposure_features` adds terms, by default those that presuppose no other;
+        - `forget_after`, None by default: number of calls of `partial_fit` after which
+          values that no row had make room for new ones, with `grow_vocabulary`. They
+          are unseen values from then on. None keeps all values; see
+          :ref:`forgotten_values`;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
           also elements of lists, codes of their own, if they occur `min_frequency`
           times in its rows. Without it, they are counted in a warning and encoded as

@@ -40,16 +40,17 @@ class FurtherRows:
     # What the rows add to the statistics, in which they are not yet, if there are any.
     labelled_codes: LabelledCodes | None
 
-    def grow_tables(self, net: MultiTaskNet, undo: Undo) -> int | None:
-        """Add rows to the tables of a net for new values, if there are any.
+    def grow_tables(self, net: MultiTaskNet, undo: Undo) -> frozenset[int] | None:
+        """Give new values rows in the tables of a net, if there are any.
 
-        Returns how many codes there were before; None if no table has grown.
+        Returns numbers of rows by which a table of codes is known that did not change
+        with them; None if no table has changed.
         """
         if self.growth is None:
             return None
         n_codes_before = sum(net.module_.spec.cardinalities)
         grow_tables(net, self.schema, self.growth, undo)
-        return n_codes_before
+        return self.growth.reused_sizes | {n_codes_before}
 
     def add_to_statistics(self, undo: Undo) -> None:
         """Add the rows to the target statistics, if there are any."""
@@ -69,11 +70,12 @@ def encode_further(
 ) -> FurtherRows:
     """Encode rows by the columns and the statistics of the rows before them."""
     refuse_time_as_feature(settings, schema)
-    grows = settings.encoding_params["grow_vocabulary"]
+    params = settings.encoding_params
+    grows = params["grow_vocabulary"]
     growth = None
     (table,) = rows.parts("Learning the columns")
     if grows:
-        schema, growth = grow_schema(schema, table.X)
+        schema, growth = grow_schema(schema, table.X, params["forget_after"])
     if copies_statistics:
         schema = replace(schema, statistics=deepcopy(schema.statistics))
     summary = rows.summary

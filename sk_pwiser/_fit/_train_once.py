@@ -24,19 +24,19 @@ def train_once(
     generators: Generators,
     global_seed: int,
     device: torch.device,
-    n_codes_before: int | None = None,
+    earlier_sizes: frozenset[int] | None = None,
 ) -> None:
     """Pass over the rows of an update once.
 
-    `n_codes_before` is the number of codes before tables have grown, if they have.
+    `earlier_sizes` is what `FurtherRows.grow_tables` returns.
     """
     net.use_decay_of_updates(data.n_counted)
     threads = limited_threads(net.n_products)
     with random_numbers(net, generators, global_seed, device), threads:
         # An update in place keeps the device of the net.
         rows = data.to(torch.device(net.device))
-        if n_codes_before is not None:
-            check_own_tables(net, rows.train, n_codes_before)
+        if earlier_sizes is not None:
+            check_own_tables(net, rows.train, earlier_sizes)
         if net.settings.lr_schedule is not None:
             learn_rates(net, rows)
         net.partial_fit(rows, None)

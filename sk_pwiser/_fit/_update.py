@@ -149,7 +149,7 @@ def update_in_place(
     generators = deepcopy(earlier_fit.generators)
     global_seed = draw_global_seed(deepcopy(generators))
     try:
-        n_codes_before = encoded.grow_tables(net, undo)
+        earlier_sizes = encoded.grow_tables(net, undo)
         log_net(net, undo)
         # Earlier updates may have learnt statistics that were constant.
         net.module_.input_layer.set_unseen_inputs(
@@ -161,7 +161,7 @@ def update_in_place(
             generators=generators,
             global_seed=global_seed,
             device=device,
-            n_codes_before=n_codes_before,
+            earlier_sizes=earlier_sizes,
         )
         encoded.add_to_statistics(undo)
     finally:
@@ -195,14 +195,14 @@ def update_new_net(
     generators = deepcopy(earlier_fit.generators)
     global_seed = draw_global_seed(deepcopy(generators))
     try:
-        n_codes_before = encoded.grow_tables(net, undo)
+        earlier_sizes = encoded.grow_tables(net, undo)
         train_once(
             net,
             data,
             generators=generators,
             global_seed=global_seed,
             device=plan.device,
-            n_codes_before=n_codes_before,
+            earlier_sizes=earlier_sizes,
         )
         encoded.add_to_statistics(undo)
     finally:

@@ -1,4 +1,4 @@
-"""Embedding tables that grow in place, for the new category values of an update."""
+"""Embedding tables that change in place, for the new category values of an update."""
 
 from contextlib import ExitStack
 from copy import deepcopy
@@ -17,9 +17,10 @@ from sk_pwiser._training._undo import Undo
 
 
 def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -> None:
-    """Add rows to a net's embedding tables in place, for new category values.
+    """Give new category values rows in a net's embedding tables, in place.
 
-    New rows have no state in the optimiser.
+    These are added, or were those of forgotten values. They have no state in the
+    optimiser.
     """
     layer = net.module_.input_layer
     spec = net.module_.spec
@@ -27,7 +28,8 @@ def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -
     bag_tables = () if layer.bags is None else layer.bags.tables
     earlier_tables = []
     grown_tables = []
-    for origin, tables in zip(growth, (layer.tables, bag_tables), strict=True):
+    pairs = [(growth.columns, layer.tables), (growth.bags, bag_tables)]
+    for origin, tables in pairs:
         rows, is_new = (torch.from_numpy(array).to(net.device) for array in origin)
         for table in tables:
             weight = table.detach()
@@ -50,11 +52,14 @@ def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -
 
 
 @torch.no_grad()
-def check_own_tables(net: MultiTaskNet, rows: TrainingRows, n_before: int) -> None:
+def check_own_tables(
+    net: MultiTaskNet, rows: TrainingRows, earlier_sizes: frozenset[int]
+) -> None:
     """Raise if a network reads codes through tables of its own, which do not grow.
 
-    It runs on one of the rows, with the largest code of every column. A table with the
-    earlier number of codes, `n_before`, would mix up the columns even within its rows.
+    It runs on one of the rows, with the largest code of every column. A table with one
+    of the `earlier_sizes`, such as the earlier number of codes, would mix up columns or
+    values even within its rows.
     """
     network: Any = net.module_
     own_modules = set(network.input_layer.modules())
@@ -62,7 +67,7 @@ def check_own_tables(net: MultiTaskNet, rows: TrainingRows, n_before: int) -> No
     def check(path: str, module: Any, args: Any, kwargs: Any) -> None:
         indices: Any = [*args, *kwargs.values()][0]
         n_rows = module.num_embeddings
-        if n_rows == n_before or int(indices.max()) >= n_rows:
+        if n_rows in earlier_sizes or int(indices.max()) >= n_rows:
             raise IndexError(f"{path} has {n_rows} rows")
 
     inputs, _ = next(iter(net.get_iterator(rows.spaced(1))))

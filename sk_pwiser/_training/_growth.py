@@ -1,4 +1,4 @@
-"""Embedding tables that grow with the vocabularies of an update."""
+"""How embedding tables change with the vocabularies of an update."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from sk_pwiser._training._schema import Schema
 
 
 class Growth(NamedTuple):
-    """The earlier row of each row of tables that have grown, and whether it is new.
+    """The earlier row of each row of tables, and whether it is that of a new value.
 
     New rows are copies of the row of unseen values of their column. Lists that share a
     vocabulary have no such row, and no new one.
@@ -22,17 +22,27 @@ class Growth(NamedTuple):
 
     columns: tuple[np.ndarray, np.ndarray]  # embedding tables of category columns
     bags: tuple[np.ndarray, np.ndarray]  # vectors that lists do not share
+    # Earlier numbers of codes of columns where new values have codes of forgotten ones.
+    reused_sizes: frozenset[int] = frozenset()
 
 
-def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
+def grow_schema(
+    schema: Schema, X: Any, forget_after: int | None = None
+) -> tuple[Schema, Growth | None]:
     """Return a schema with codes for the frequent new values, and how tables grow.
 
-    The second result is None if there are no such values.
+    The second result is None if there are no such values. With `forget_after`, they may
+    have the codes, and so the rows of tables, of values that so many updates have not
+    had.
     """
     before = schema.encoder
-    encoder, origins, vectors = grow_encoder(before, X)
-    if _table_sizes(encoder) == _table_sizes(before):
+    encoder, origins, vectors = grow_encoder(before, X, forget_after)
+    has_grown = _table_sizes(encoder) != _table_sizes(before)
+    if forget_after is None and not has_grown:
         return schema, None
+    if not has_grown and _are_unchanged([*origins, *vectors]):
+        # The columns have recorded which values the rows have.
+        return replace(schema, encoder=encoder), None
     statistics = schema.statistics
     if statistics is not None:
         statistics = ExtendedStatistics(
@@ -45,12 +55,23 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
             origins, before.cardinalities_, encoder.cardinalities_, strict=True
         )
     ]
+    reused_sizes = [
+        n_old
+        for row, n_old in zip(rows, before.cardinalities_, strict=True)
+        if (row[:n_old] < 0).any()
+    ]
     n_bag_vectors = [column.n_vectors for column in before.bag_columns_]
     growth = Growth(
         columns=_in_one_table(rows, before.cardinalities_),
         bags=_in_one_table(vectors, n_bag_vectors),
+        reused_sizes=frozenset(reused_sizes),
     )
     return replace(schema, encoder=encoder, statistics=statistics), growth
+
+
+def _are_unchanged(origins: Sequence[np.ndarray]) -> bool:
+    """Return whether all codes are those that they were before."""
+    return all(np.array_equal(origin, np.arange(len(origin))) for origin in origins)
 
 
 def add_vectors_to_schema(schema: Schema, tables: Mapping[Any, Any]) -> Schema:

@@ -70,6 +70,7 @@ SOURCE_PARAMS = (
 )
 TRAINING_ENTRIES = {
     "category_dropout",
+    "forget_after",
     "grow_vocabulary",
     "time_column",
     "target_encoding_blocks",

@@ -27,6 +27,12 @@ OPTIMIZERS = [
     getattr(torch.optim, name) for name in _TORCH if hasattr(torch.optim, name)
 ]
 
+
+def that_forget(params):
+    """Return parameters in which values are forgotten if vocabularies grow."""
+    return {**params, "forget_after": 1} if params.get("grow_vocabulary") else params
+
+
 # Values that every table accepts.
 VALID = {
     "network": st.sampled_from(sorted(NETWORKS)),
@@ -48,7 +54,7 @@ VALID = {
             "list_pooling": st.sampled_from(["mean", "sum", {}]),
             "target_encoding_blocks": st.integers(2, 4),
         },
-    ),
+    ).map(that_forget),
     "negative_sampling_rate": st.floats(0.01, 1),
     "optimizer": st.sampled_from(["adam", "sgd", "adamw", "rmsprop", *OPTIMIZERS]),
     "optimizer_params": st.fixed_dictionaries(
