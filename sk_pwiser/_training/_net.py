@@ -422,6 +422,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             output: NetworkOutput = network(*inputs, **shown)
         return output
 
+    def sum_over_workers(self, rows: TrainingRows, sums: Tensor) -> Tensor:
+        """Return sums over rows; over those of all workers, if they share the rows."""
+        return sums
+
     def _set_training(self, training: bool = True) -> None:
         """Set the mode of all modules if it changes: this slows down single rows."""
         if not self.module_.training == self.criterion_.training == training:

@@ -1,7 +1,7 @@
 """A fitted estimator as servers need it: without the state of its training."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,12 +102,31 @@ class ServedModel:
     @property
     def task_names(self) -> tuple[str, ...]:
         """The tasks, in the order of the probabilities."""
-        return tuple(self.schema.targets.task_names)
+        return tuple(map(str, self.schema.targets.task_names))
 
     @property
     def value_names(self) -> tuple[str, ...]:
         """The values that are learnt."""
         return tuple(self.schema.targets.learnt_values.names)
+
+    @property
+    def task_parents(self) -> dict[str, str | None]:
+        """The task that each task presupposes, None for none."""
+        return self._named_parents(self.task_names, self.schema.targets.parents)
+
+    @property
+    def value_parents(self) -> dict[str, str | None]:
+        """The task under which each value arises, None for none."""
+        values = self.schema.targets.learnt_values
+        return self._named_parents(values.names, values.parents)
+
+    def _named_parents(
+        self, names: Sequence[str], parents: Sequence[int]
+    ) -> dict[str, str | None]:
+        return {
+            name: self.task_names[parent] if parent >= 0 else None
+            for name, parent in zip(names, parents, strict=True)
+        }
 
     def without_training(self) -> "ServedModel":
         """Return the model without counts of rows and choices of the machine."""
