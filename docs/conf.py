@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import sk_pwiser
@@ -27,6 +28,14 @@ author = "the sk_pwiser developers"
 copyright = f"2026, {author}"
 version = release = sk_pwiser.__version__
 
+# Addresses of the package as it was built; pyproject.toml has the place to set them.
+
+addresses = dict(
+    line.split(", ", 1) for line in metadata("sk_pwiser").get_all("Project-URL") or []
+)
+source_address = addresses.get("Source", "")
+documentation_address = addresses.get("Documentation", "")
+
 # Build
 
 extensions = [
@@ -34,6 +43,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
+    "sphinx.ext.githubpages",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "math_svg",
@@ -96,6 +106,18 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 
+# Notebooks open in one click on Binder, which reads those of the branch with the pages.
+
+if source_address.startswith("https://github.com/"):
+    owner, name = source_address.removeprefix("https://github.com/").split("/")
+    sphinx_gallery_conf["binder"] = {
+        "org": owner,
+        "repo": name,
+        "branch": "gh-pages",
+        "binderhub_url": "https://mybinder.org",
+        "dependencies": "../.ci/binder/requirements.txt",
+    }
+
 # Copied code holds neither prompts nor output.
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -110,6 +132,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_title = f"sk_pwiser {version}"
 html_show_sourcelink = False
+html_baseurl = f"{documentation_address}/" if documentation_address else ""
 # Pages without others below them have nothing to list beside the text.
 html_sidebars = {
     page: [] for page in ("index", "install", "benchmarks", "search", "genindex")
@@ -119,3 +142,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
 }
+if source_address:
+    html_theme_options["icon_links"] = [
+        {"name": "Source", "url": source_address, "icon": "fa-solid fa-code-branch"}
+    ]

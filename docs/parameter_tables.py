@@ -20,6 +20,7 @@ GROUPS = {
         "target_encoding",
         "embedding_dim",
         "encoding_params",
+        "exposure_features",
         "missing_labels",
         "task_parents",
         "value_tasks",

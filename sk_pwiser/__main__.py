@@ -98,9 +98,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     X, Y, times = read(arguments)
     dates = date_columns(X) if times is None else []
-    description = describe_impressions(
-        X, Y, time=times, estimator=make_model(arguments)
-    )
+    model = make_model(arguments, value_tasks=read_value_tasks(arguments) or None)
+    description = describe_impressions(X, Y, time=times, estimator=model)
     print(description)
     numbers = [*description.flagged("id"), *description.flagged("category")]
     if numbers:
@@ -141,6 +140,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="columns of the file that hold the labels (0 and 1, no and yes, or false "
         "and true), in funnel order, for example: click conversion",
     )
+    add(
+        "--values",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN[:TASK]",
+        help="columns of amounts to learn, and the target under which each arises, for "
+        "example: spend:conversion; without a target, an amount per impression",
+    )
     add("--categorical", **columns, help="columns to read as categories, as text is")
     add(
         "--time",
@@ -179,6 +187,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 # Options about a file of the user.
 DATA_OPTIONS = (
+    "values",
     "categorical",
     "time",
     "ignore",
@@ -197,6 +206,7 @@ def check(arguments: argparse.Namespace) -> None:
             if getattr(arguments, option):
                 name = option.replace("_", "-")
                 raise ValueError(f"--{name} must be given with --data")
+    value_tasks = read_value_tasks(arguments)
     for option in ("categorical", "ignore", "time"):
         value = getattr(arguments, option)
         names = [value] if isinstance(value, str) else value or []
@@ -205,10 +215,43 @@ def check(arguments: argparse.Namespace) -> None:
                 raise ValueError(
                     f"--{option} contains {name!r}, which is one of the --targets."
                 )
+            if name in value_tasks:
+                raise ValueError(
+                    f"--{option} contains {name!r}, which is one of the --values."
+                )
     if arguments.time in arguments.ignore:
         raise ValueError(f"--time and --ignore both name {arguments.time!r}.")
     if arguments.against_others and arguments.weights:
         raise ValueError("--weights must be given without --against-others")
+
+
+def read_value_tasks(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return the columns of amounts and the tasks under which they arise.
+
+    The last colon ends the name of the column, since names may contain colons.
+    """
+    value_tasks: dict[str, str | None] = {}
+    entries = ",".join(arguments.values).split(",") if arguments.values else []
+    for entry in entries:
+        column, colon, task = entry.strip().rpartition(":")
+        if not colon:
+            column, task = task, ""
+        if not column or column in value_tasks:
+            raise ValueError(
+                "--values must name different columns, such as spend:conversion; got "
+                f"{' '.join(arguments.values)!r}"
+            )
+        if column in arguments.targets:
+            raise ValueError(
+                f"--values contains {column!r}, which is one of the --targets."
+            )
+        if task and task not in arguments.targets:
+            raise ValueError(
+                f"--values has the task {task!r} for {column!r}; it must be one of the "
+                f"--targets, {arguments.targets}"
+            )
+        value_tasks[column] = task or None
+    return value_tasks
 
 
 def make_model(
@@ -399,7 +442,8 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     pd = import_extra("pandas", "--data")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
     frame = read_parquet(arguments) if is_parquet else read_csv(arguments)
-    named_columns = [*targets, *arguments.categorical, *arguments.ignore]
+    value_names = list(read_value_tasks(arguments))
+    named_columns = [*targets, *value_names, *arguments.categorical, *arguments.ignore]
     if arguments.time is not None:
         named_columns.append(arguments.time)
     absent_columns = [name for name in named_columns if name not in frame.columns]
@@ -416,8 +460,8 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         )
     words = read_words(labels.reshape(len(frame), -1))
     labels = zero_one_labels(words, targets).astype("int8")
-    Y = pd.DataFrame(labels, frame.index, targets)
-    no_features = [*targets, *arguments.ignore]
+    Y = pd.DataFrame(labels, frame.index, targets).join(frame[value_names])
+    no_features = [*targets, *value_names, *arguments.ignore]
     X = frame[frame.columns.difference(no_features, sort=False)]
     if arguments.time is None:
         arguments.time = time_of_dates(X, path)
@@ -506,10 +550,11 @@ def read_csv(arguments: argparse.Namespace) -> Any:
         )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
+    no_codes = {*targets, *read_value_tasks(arguments), arguments.time}
     columns = {}
     codes = []
     for name, column in frame.items():
-        is_plain = name in targets or name == arguments.time
+        is_plain = name in no_codes
         if name in arguments.categorical and not is_plain:
             columns[name] = column
             continue
@@ -610,7 +655,9 @@ def compare(
     title: str, X: Any, Y: Any, arguments: argparse.Namespace, times: Any = None
 ) -> None:
     """Compare losses, or models of other packages, on a data set; print the result."""
-    rates = ", ".join(f"{task} {rate:.2%}" for task, rate in Y.mean().items())
+    value_tasks = read_value_tasks(arguments)
+    events = Y.drop(columns=list(value_tasks))
+    rates = ", ".join(f"{task} {rate:.2%}" for task, rate in events.mean().items())
     folds = arguments.folds
     order = "stratified by funnel depth"
     if times is not None:
@@ -633,21 +680,40 @@ def compare(
         "verbose": 1,
         "random_state": arguments.seed,
     }
+    comparisons = []
     if arguments.against_others:
-        models = model_selection.named_models("default", n_tasks=Y.shape[1])
+        models = model_selection.named_models("default", n_tasks=events.shape[1])
         if times is not None:
             drop = FunctionTransformer(type(X).drop, kw_args={"columns": times.name})
             models = {
                 name: make_pipeline(drop, baseline) for name, baseline in models.items()
             }
         models["sk_pwiser"] = model
-        comparison = model_selection.compare_models(X, Y, models=models, **common)
-    else:
-        comparison = model_selection.compare_losses(
-            model, X, Y, losses=COMPARED_LOSSES, weights=arguments.weights, **common
+        comparisons.append(
+            model_selection.compare_models(X, events, models=models, **common)
         )
-    seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
-    print(comparison, comparison.seconds, seeds, sep="\n", flush=True)
+        if value_tasks:
+            models = model_selection.named_value_models(
+                "default",
+                value_tasks,
+                classifier=model,
+                left_out=() if times is None else [times.name],
+            )
+            comparisons.append(
+                model_selection.compare_models(
+                    X, Y, models=models, value_tasks=value_tasks, **common
+                )
+            )
+    else:
+        model.set_params(value_tasks=value_tasks or None)
+        comparisons.append(
+            model_selection.compare_losses(
+                model, X, Y, losses=COMPARED_LOSSES, weights=arguments.weights, **common
+            )
+        )
+    for comparison in comparisons:
+        seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
+        print(comparison, comparison.seconds, seeds, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

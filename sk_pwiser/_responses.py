@@ -1,6 +1,8 @@
 """Labels and predictions of any estimator, task by task, for scorers and displays."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from itertools import chain
 from numbers import Integral
@@ -113,6 +115,29 @@ def check_same_tasks(
     _labels.check_order("The columns of Y", y_names, fitted_names)
 
 
+# How predictions that are being computed read how their rows were shown: "reference",
+# "logged" where the table says it, or "shown", which requires it.
+_EXPOSURE: ContextVar[str] = ContextVar("exposure", default="reference")
+
+
+def exposure_of_predictions() -> str:
+    """Return how predictions that are being computed read how rows were shown."""
+    return _EXPOSURE.get()
+
+
+@contextmanager
+def exposure_as(kind: str) -> Iterator[None]:
+    """Read how rows were shown in a `with` block, in any estimator within others.
+
+    Labels were logged as the rows were shown: what is compared with them is "logged".
+    """
+    token = _EXPOSURE.set(kind)
+    try:
+        yield
+    finally:
+        _EXPOSURE.reset(token)
+
+
 class Predictions:
     """Predictions of an estimator; those with one `cache` call each method once."""
 
@@ -140,6 +165,10 @@ class Predictions:
         """Return the parameter `value_tasks` of the estimator, or None."""
         return self._find("value_tasks", None)
 
+    def value_names(self) -> list[str]:
+        """Return the ``value_names_`` of the fitted estimator, or an empty list."""
+        return [str(name) for name in self._find("value_names_", ())]
+
     def classes(self) -> np.ndarray | None:
         """Return the two classes of an estimator of a single task, otherwise None."""
         for layer in nested_estimators(self._estimator):
@@ -158,6 +187,23 @@ class Predictions:
         check_rows(self._X, len(targets), Y=Y, **per_row)
         check_same_tasks(targets.shape[1], names, self.task_names())
         return targets, is_known, names
+
+    def observed_amounts(self, Y: Any, value_tasks: Mapping[Any, Any]) -> np.ndarray:
+        """Return amounts per impression, `(n_samples, n_values)`.
+
+        They are 0 without the event under which they arise, and NaN if they are
+        unknown.
+        """
+        targets, is_known, columns = self.read_targets(Y)
+        names = self.task_names() or columns
+        events = np.where(is_known, targets, np.nan)
+        amounts = _amounts.amounts_beside_events(Y, value_tasks, names, events)
+        value_names = tuple(map(str, value_tasks))
+        values = _amounts.find_values(value_tasks, value_names, names)
+        for index, parent in enumerate(values.parents):
+            if parent >= 0:
+                amounts[events[:, parent] == 0, index] = 0.0
+        return amounts
 
     def of_task(self, k: int, targets: np.ndarray) -> np.ndarray:
         """Return the probabilities of the event of a task."""
@@ -201,7 +247,8 @@ class Predictions:
         # scikit-learn stores reduced predictions under the names of the methods.
         key = ("sk_pwiser", method)
         if key not in self._cache:
-            self._cache[key] = function(self._estimator)
+            with exposure_as("logged"):
+                self._cache[key] = function(self._estimator)
         return self._cache[key]
 
 

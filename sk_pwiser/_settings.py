@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._tasks import _tree
 from sk_pwiser._utils import _checks
 from sk_pwiser.losses import LOSSES, VALUE_LOSSES
@@ -32,11 +33,13 @@ ENCODING_PARAMS: dict[str, Any] = {
     "max_categories": None,
     "min_frequency": 2,
     "n_hash_buckets": None,
+    "parents": None,
     "shared_embeddings": None,
     "target_encoding_blocks": 10,
     "target_encoding_min_values": 100,
     "time_column": None,
     "time_feature": False,
+    "vectors": None,
 }
 
 # Keys of `optimizer_params` that are not arguments of the optimiser, and their
@@ -116,14 +119,32 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
     def of(cls, params: Mapping[str, Any]) -> "Settings":
         """Copy the parameters of an estimator; a subclass may have further ones."""
         check_not_removed(params["weighting"])
+        params, vectors = without_vectors(params)
         copies = {name: _copy(params[name]) for name in PARAMETER_CONSTRAINTS}
         copies |= {k: v or {} for k, v in copies.items() if k.endswith("_params")}
         given = copies["encoding_params"]
         for key in given:
             _checks.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
+        if isinstance(vectors, dict):
+            # The tables themselves, which may be large, are not copied.
+            vectors = {name: _as_id_vectors(table) for name, table in vectors.items()}
+        copies["encoding_params"]["vectors"] = vectors
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
+
+
+def without_vectors(params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return the parameters without tables of vectors, which are large, and these."""
+    encoding_params = params["encoding_params"]
+    if not isinstance(encoding_params, dict) or "vectors" not in encoding_params:
+        return dict(params), None
+    others = {k: v for k, v in encoding_params.items() if k != "vectors"}
+    return {**params, "encoding_params": others}, encoding_params["vectors"]
+
+
+def _as_id_vectors(table: Any) -> IdVectors:
+    return table if isinstance(table, IdVectors) else IdVectors(table)
 
 
 def shared_param(settings: Settings, name: str) -> Any:

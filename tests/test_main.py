@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from small_model import X, Y
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser import __main__ as command
+from sk_pwiser._tasks._labels import check_targets
 from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection import _compare_models, compare_losses
 
@@ -167,6 +169,69 @@ def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
     assert "Differences to sk_pwiser over" in out
     assert "hist_gradient_boosting" in out
     assert "s to predict and score" in out
+
+
+# Amounts in decimals, whole numbers, with zeros in front, and words for missing ones.
+AMOUNTS = np.array(["12.50", "7", "007.5", " 3e1"])[np.arange(len(X)) % 4]
+
+
+@pytest.mark.parametrize("against_others", [False, True])
+def test_values_are_compared(monkeypatch, tmp_path, capsys, against_others):
+    absent = dict.fromkeys(_compare_models.PACKAGES, "no")
+    monkeypatch.setattr(_compare_models, "PACKAGES", absent)
+    spend = np.where(Y["conversion"] == 1, AMOUNTS, "NULL")
+    log = X.assign(at=np.arange(len(X)), **Y, spend=spend, seconds=np.arange(len(X)))
+    log.to_csv(tmp_path / "log.csv", index=False)
+    options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y, "--time", "at"]
+    options += ["--values", "spend:conversion", "--values", "seconds:"]
+    if against_others:
+        options.append("--against-others")
+    command.main([*FEW, *options])
+    out = capsys.readouterr().out
+    events = int(Y["conversion"].sum())
+    described, _ = out.split("\n* ", maxsplit=1)
+    [line] = [line for line in described.splitlines() if line.startswith("spend ")]
+    known = pd.Series(AMOUNTS[Y["conversion"] == 1]).astype(float)
+    figures = [f"{events}", f"{known.mean():.4g}", f"{known.median():.4g}"]
+    assert line.split()[2:5] == figures
+    assert "spend Gini" in out
+    assert "spend total error" in out
+    assert "seconds, predicted / observed total: " in out
+    if against_others:
+        assert "Differences to sk_pwiser over" in out
+        assert "mean_amount" in out
+        assert "logistic_gamma" in out
+        assert "hist_gradient_boosting" in out  # the events
+    else:
+        assert "spend, predicted / observed total: bce " in out
+
+
+@pytest.mark.parametrize("kind", ["decimal", "int", "text"])
+def test_amounts_of_every_type_are_read(tmp_path, kind):
+    amounts = {
+        "decimal": [Decimal("1.50"), None, Decimal("2.25")],
+        "int": [1, 0, 3],
+        "text": ["1.50", " ", "2.25"],
+    }
+    log = LOG.assign(spend=amounts[kind], buy=["yes", "no", "yes"])
+    write(log, tmp_path / "log.parquet")
+    options = ["--data", str(tmp_path / "log.parquet"), "--targets", "see", "buy"]
+    options += ["--values", "spend:buy", "--ignore", "id", "at"]
+    arguments = command.make_parser().parse_args(options)
+    command.check(arguments)
+    X, Y, _ = command.read(arguments)
+    assert list(X) == ["age"]
+    assert list(Y) == ["see", "buy", "spend"]
+    targets = check_targets(Y, value_tasks=command.read_value_tasks(arguments))
+    expected = {"int": [1, np.nan, 3]}.get(kind, [1.5, np.nan, 2.25])
+    np.testing.assert_array_equal(targets.amounts[:, 0], expected)
+
+
+def test_names_of_values():
+    options = ["--targets", "click", "buy", "--values", "a:b:buy,c:", "d", "e::click"]
+    arguments = command.make_parser().parse_args(["--data", "log.csv", *options])
+    expected = {"a:b": "buy", "c": None, "d": None, "e:": "click"}
+    assert command.read_value_tasks(arguments) == expected
 
 
 @pytest.mark.parametrize("options", [[], ["--against-others"]])
@@ -453,6 +518,19 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
         ({}, ["--targets", "click"], "--data and --targets must be given together"),
         ({}, ["--categorical", "id"], "--categorical must be given with --data"),
         ({}, ["--weights", "1"], "--weights must be given with --data"),
+        ({}, ["--values", "a"], "--values must be given with --data"),
+        ({}, [*DATA, "--values", "x"], "log.parquet has no columns ['x']; its columns"),
+        ({}, [*DATA, "--values", "x:buy"], "--values has the task 'buy' for 'x'; it"),
+        ({}, [*DATA, "--values", "click"], "--values contains 'click', which is one"),
+        ({}, [*DATA, "--values", "x,x"], "--values must name different columns"),
+        ({}, [*DATA, "--values", ":click"], "--values must name different columns"),
+        ({}, [*DATA, "--values", "x", "--ignore", "x"], "--ignore contains 'x', which"),
+        (
+            {"spend": "5 EUR"},
+            [*DATA, "--values", "spend"],
+            "column 'spend' of Y contains '5 EUR' in row 0. Remove currencies",
+        ),
+        ({"spend": -1.0}, [*DATA, "--values", "spend"], "must not be negative; column"),
         ({}, ["--refit"], "--refit must be given with --data"),
         (
             {},

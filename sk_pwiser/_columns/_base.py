@@ -26,6 +26,13 @@ class Input(NamedTuple):
     scale: float  # factor of the components of the bins
 
 
+class ValueVectors(NamedTuple):
+    """Vectors of the values of a column, which the network reads beside embeddings."""
+
+    vectors: np.ndarray  # float32 (n_vectors, size); the first one is 0, for none
+    rows: np.ndarray  # int64 (n_network_codes,), the vector of each code
+
+
 class Lookup(NamedTuple):
     """Values that were looked up in a vocabulary, for warnings about unseen ones."""
 
@@ -140,6 +147,8 @@ class Column:
     has_scores: bool = False
     # The column whose vocabulary it shares.
     shared_name: Any = None
+    # The category column whose values those of this one belong to.
+    parent_name: Any = None
 
     # What warnings are about.
     content_: str | None = None  # of text that looks misread
@@ -164,6 +173,16 @@ class Column:
     def n_codes(self) -> int:
         """Number of codes with those of rare values."""
         return 0
+
+    @property
+    def n_network_codes(self) -> int:
+        """Number of codes that the network reads; others are those of unseen values."""
+        return self.cardinality
+
+    @property
+    def value_vectors(self) -> ValueVectors | None:
+        """Vectors of the values, None without any."""
+        return None
 
     @property
     def n_vectors(self) -> int:
@@ -230,6 +249,10 @@ class Column:
     def grow_table(self, table: TableCells) -> GrownColumn:
         """Return a column with codes for the frequent new values of a table."""
         return self.unchanged()
+
+    def with_vectors(self, table: Any) -> GrownColumn:
+        """Return a column with further vectors of its values."""
+        raise NotImplementedError
 
     def unchanged(self) -> GrownColumn:
         """Return the column itself, with its codes as their own origins."""

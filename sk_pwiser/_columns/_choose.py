@@ -13,6 +13,7 @@ from sk_pwiser._columns._frames import (
     unknown_name,
 )
 from sk_pwiser._columns._list import LIST_MAPPINGS, LISTS
+from sk_pwiser._columns._parents import read_parents
 from sk_pwiser._columns._registry import KINDS
 from sk_pwiser._columns._vocabulary import Vocabulary
 
@@ -25,7 +26,11 @@ def make_columns(
     `params` are those of the encoder.
     """
     choice = Choice(params, cells, names)
-    return [_make_column(choice, name) for name in names]
+    columns = [_make_column(choice, name) for name in names]
+    for column in columns:
+        if column.name in choice.parents:
+            column.parent_name = choice.parents[column.name]
+    return columns
 
 
 def _make_column(choice, name):
@@ -66,6 +71,12 @@ class Choice:
         self.shared_embeddings: dict[Any, Any] = params["shared_embeddings"] or {}
         self.list_pooling: Mapping[Any, str] = self._read_pooling()
         self._check_lists()
+        self.parents: dict[Any, Any] = read_parents(
+            params["parents"],
+            lambda column: self.names[find_column("parents", column, self.names)],
+            self._category_names(has_lists=False),
+        )
+        self.vectors: dict[Any, Any] = self._read_vectors()
 
     def is_category(self, name: Any) -> bool:
         """Return whether a column holds categories, or lists of categories."""
@@ -213,6 +224,27 @@ class Choice:
             check_among(parameter, name, categories, "category column")
         for column in list_names:
             self._check_attention(column, column not in beside)
+
+    def _read_vectors(self):
+        """Return the tables of vectors, by the name of their category column."""
+        categories = self._category_names(has_lists=False)
+        tables = {}
+        for column, table in (self.params["vectors"] or {}).items():
+            name = self.names[find_column("vectors", column, self.names)]
+            kind = "category column without lists"
+            check_among("vectors", name, categories, kind)
+            if self._vocabularies[name].n_hash_buckets is not None:
+                raise ValueError(
+                    f"vectors contains {name!r}, which has n_hash_buckets: their codes "
+                    "do not tell ids apart. Use max_categories or min_frequency."
+                )
+            if name in self.shared_embeddings.values():
+                raise ValueError(
+                    f"vectors contains {name!r}, which is in shared_embeddings: lists "
+                    "cannot read vectors of ids."
+                )
+            tables[name] = table
+        return tables
 
     def _check_attention(self, column, is_input):
         """Raise if a list has no column to attend to, or ages that nothing reads."""

@@ -64,6 +64,9 @@ class TableEncoder:
     list_weights: dict | None = None
     shared_embeddings: dict | None = None
     list_ages: dict | None = None
+    parents: dict | None = None
+    # By column, the `IdVectors`; None when the columns have them.
+    vectors: dict | None = None
     domain_features: Any = ()  # columns that must be inputs of the network
     time_column: Any = None  # no input
     # Columns that say how rows were shown, no inputs, and their references.
@@ -124,6 +127,7 @@ class TableEncoder:
             return self._cells_of(X)
         names = list(self.names_)
         self.columns_ = _choose.make_columns(vars(self), _frames.list_columns(X), names)
+        self.vectors = None
         for feature in self.domain_features:
             index = _frames.find_column("domain_features", feature, names)
             if reason := self.columns_[index].not_an_input:
@@ -348,6 +352,11 @@ class TableEncoder:
         return [column.cardinality for column in self.code_columns_]
 
     @property
+    def n_network_codes_(self) -> list[int]:
+        """Numbers of codes of the columns of codes that the network reads."""
+        return [column.n_network_codes for column in self.code_columns_]
+
+    @property
     def category_names_(self) -> list[Any]:
         """Names of the columns of codes."""
         return [column.name for column in self.code_columns_]
@@ -426,6 +435,34 @@ def grow_encoder(
     grown = {column: column.grow_table(table) for column in table.columns.values()}
     grown_columns = {column: growth.column for column, growth in grown.items()}
     return encoder.with_columns(grown_columns), *_origins(grown.values())
+
+
+def add_vectors(
+    encoder: TableEncoder, tables: Mapping[Any, Any]
+) -> tuple[TableEncoder, list[np.ndarray], list[np.ndarray]]:
+    """Return an encoder with further vectors, by column, and where its codes come from.
+
+    See `grow_encoder`.
+    """
+    columns = {column.name: column for column in encoder.columns_}
+    with_vectors = [
+        c.name for c in encoder.code_columns_ if c.value_vectors is not None
+    ]
+    chosen = {}
+    for name, table in tables.items():
+        place = _frames.find_column("vectors", name, list(columns))
+        column_name = list(columns)[place]
+        kind = "column that had vectors in fit"
+        _frames.check_among("vectors", column_name, with_vectors, kind)
+        chosen[column_name] = table
+    grown = {
+        column: column.with_vectors(chosen[column.name])
+        if column.name in chosen
+        else column.unchanged()
+        for column in encoder.parts_
+    }
+    new = {column: result.column for column, result in grown.items()}
+    return encoder.with_columns(new), *_origins(grown.values())
 
 
 def unchanged_origins(

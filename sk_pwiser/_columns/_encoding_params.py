@@ -29,11 +29,17 @@ def check_encoding_params(params):
         check_integer(name, params[name], at_least=least)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, params[name])
-    for name in LIST_MAPPINGS:
+    for name in (*LIST_MAPPINGS, "parents"):
         if not isinstance(params[name], dict | None):
             raise TypeError(
                 f"{name} must be None or a dict of columns; got {params[name]!r}."
             )
+    vectors = params["vectors"]
+    if not isinstance(vectors, dict | None):
+        raise TypeError(
+            "vectors must be None or a dict of columns and their tables; got "
+            f"{type(vectors).__name__}."
+        )
     monotone = params["exposure_monotone"]
     if not isinstance(monotone, bool | list | tuple):
         raise TypeError(

@@ -15,6 +15,7 @@ from sk_pwiser._columns._piecewise_linear import PiecewiseLinearColumn
 from sk_pwiser._columns._quantile import QuantileColumn
 from sk_pwiser._columns._standard import StandardColumn
 from sk_pwiser._columns._time import TimeColumn
+from sk_pwiser._columns._vectors import VectorColumn
 
 # The encodings of numbers, by the names that users choose.
 NUMERIC_ENCODINGS: dict[str, type[NumericColumn]] = {
@@ -30,6 +31,7 @@ KINDS: tuple[type[Column], ...] = (
     ListWeights,
     ListAges,
     ListColumn,
+    VectorColumn,
     CategoryColumn,
     ArrayColumn,
     *NUMERIC_ENCODINGS.values(),

@@ -7,10 +7,18 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._columns import _amount_statistics
-from sk_pwiser._columns._codes import FIRST_VALUE
+from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._frames import check_among, find_column
 from sk_pwiser._columns._list import LISTS, Elements
 from sk_pwiser._columns._number import LARGEST_DEVIATION
+from sk_pwiser._columns._parent_rates import (
+    NO_PARENT,
+    ParentRates,
+    evidence_of,
+    last_parents,
+    parents_of_grown,
+)
+from sk_pwiser._columns._parents import with_parents
 from sk_pwiser._utils._warnings import warn_user
 
 # Range of the estimated strength of shrinkage, in rows.
@@ -137,6 +145,7 @@ class BlockCounts:
         self.n_blocks = n_blocks
         # The last block has the validation rows.
         self.tables = [PairCounts(n, n_blocks + 1) for n in statistics.cardinalities]
+        self.last_parents = statistics.no_parents()
         # Sums of the weights of training rows, and of those of positive labels.
         self.totals = np.zeros((2, n_tasks))
         # Weighted squares of the logarithms of amounts.
@@ -157,6 +166,10 @@ class BlockCounts:
         counted = self.statistics.counted(codes, lists)
         for pairs, elements in zip(self.tables, counted, strict=True):
             pairs.add(elements, y, weight, block)
+        for j, parents in self.last_parents.items():
+            column = self.statistics.columns[j]
+            parent = self.statistics.columns[self.statistics.parents[j]]
+            last_parents(parents, codes[:, column], codes[:, parent])
 
 
 # What an update may replace, as opposed to the counts, which it changes in place.
@@ -213,6 +226,9 @@ class TargetStatistics:
     # Numbers of labels that are amounts, and their squares; none in earlier versions.
     n_values = 0
     squares_ = np.zeros(0)
+    # The table of the parent of each table, or `NO_PARENT`; empty if none has one.
+    # Parents come first.
+    parents = ()
 
     def __init__(self, columns, cardinalities, lists=()):
         self.columns = list(columns)
@@ -227,6 +243,8 @@ class TargetStatistics:
         for name in {"counts_", "tables_"} & state.keys():  # which updates change
             arrays = [np.require(array, requirements="W") for array in state[name]]
             setattr(self, name, arrays)
+        for j, codes in state.get("parents_", {}).items():
+            self.parents_[j] = np.require(codes, requirements="W")
 
     @property
     def counts_rows(self):
@@ -259,6 +277,8 @@ class TargetStatistics:
         not occur in these rows are those of the statistics of an `earlier_fit`.
         """
         self._begin(counts.totals, earlier_fit, counts.squares)
+        if self.parents:
+            self._keep_parents(counts.last_parents, earlier_fit)
         tables = []
         for j, pairs in enumerate(counts.tables):
             *blocks, validation_block = pairs.blocks()
@@ -280,6 +300,49 @@ class TargetStatistics:
             )
         self._update_tables()
         return tables
+
+    @property
+    def parent_rates(self):
+        """What the inputs of rows follow from if values have parents, or None."""
+        if not self.parents:
+            return None
+        return ParentRates(
+            parents=self.parents,
+            base_rates=self.rates_,
+            means=self.means_,
+            scales=self.scales_,
+        )
+
+    def no_parents(self):
+        """Return, by each table with a parent, that no code has a parent yet."""
+        return {
+            j: np.full(self.cardinalities[j], MISSING, dtype=np.intp)
+            for j, parent in enumerate(self.parents)
+            if parent != NO_PARENT
+        }
+
+    def _keep_parents(self, parents, earlier_fit):
+        """Set the last parents of values, of an earlier fit where rows have none."""
+        # Statistics that others extend have those of their source.
+        earlier_parents = getattr(earlier_fit or self, "parents_", {})
+        for j, earlier_codes in earlier_parents.items():
+            codes = parents[j]
+            parents[j] = np.where(codes == MISSING, earlier_codes, codes)
+        self.parents_ = parents
+
+    def _rates_of_parents(self, j):
+        """Return the rates of the parents of the values of a table, those in last rows.
+
+        Only strengths and scales read them; rows have parents of their own.
+        """
+        base_rates = self.rates_[:, np.newaxis]
+        parent = self.parents[j] if self.parents else NO_PARENT
+        if parent == NO_PARENT:
+            return base_rates
+        n, k = self.counts_[parent]
+        a = np.minimum(self.strengths_[parent], STRENGTHS[1])[:, np.newaxis]
+        rates = (k + a * self._rates_of_parents(parent)) / (n + a)
+        return rates[:, self.parents_[j]]
 
     def _elements(self, codes, lists):
         """Return the table and the elements of each column."""
@@ -368,7 +431,11 @@ class TargetStatistics:
         is_learnt = np.isfinite(earlier_scale)
         if is_learnt.all():
             return earlier_strengths, earlier_mean, earlier_scale
-        strengths = self._estimate_strengths(counts)
+        if self.parents and self.parents[j] != NO_PARENT:
+            rates_of_parents = self._rates_of_parents(j)
+            strengths = self._estimate_strengths(counts, rates_of_parents)
+        else:
+            strengths = self._estimate_strengths(counts)
         strengths = np.where(is_learnt[:-1], earlier_strengths, strengths)
         n_rows = 0.0
         mean = 0.0
@@ -403,12 +470,19 @@ class TargetStatistics:
         With the `tables` of `fit`, they leave out the block of each row.
         """
         width = self.n_tasks_ + 1  # of each column
+        parent_rates = self.parent_rates
+        rates_of_rows = {}
         rates = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for place, (j, elements) in enumerate(self._elements(codes, lists)):
             if tables is None:
                 inputs = self.tables_[j][elements.codes]
             else:
                 inputs = tables[j].find(elements.repeat(block), elements.codes)
+            if parent_rates is not None and parent_rates.has(j):
+                # The elements of a list have no parents.
+                is_list = elements.sizes is not None
+                known_rates = {} if is_list else rates_of_rows
+                inputs = parent_rates.inputs(j, inputs, known_rates)
             rates[:, place * width : (place + 1) * width] = elements.means(inputs)
         return rates
 
@@ -437,6 +511,7 @@ class TargetStatistics:
             counts = all_counts[..., present]
             undo.append(partial(all_counts.__setitem__, (..., present), counts))
             undo.append(partial(table.__setitem__, present, table[present]))
+            self._update_parents(j, added, undo)
             all_counts[..., present] = counts + block.counts[..., is_value]
             table[present] = self._inputs(j, all_counts[..., present], present)
         if self._n_rows() < GROWTH * self.n_encoded_:
@@ -459,6 +534,23 @@ class TargetStatistics:
         self.scales_ = scales
         self._update_tables()
 
+    def _update_parents(self, j, added, undo):
+        """Set the parents of values that occur in added rows."""
+        if j not in added.last_parents:
+            return
+        codes = added.last_parents[j]
+        changed = np.flatnonzero(codes != MISSING)
+        parents = self.parents_[j]
+        undo.append(partial(parents.__setitem__, changed, parents[changed]))
+        parents[changed] = codes[changed]
+
+    def unseen_inputs(self, j):
+        """Return the inputs of an unseen value of a table."""
+        values = self.tables_[j][UNSEEN].tolist()
+        if self.parents and self.parent_rates.has(j):
+            return self.parent_rates.unseen_inputs(j, values[-1])
+        return values
+
     def _begin_again(self):
         """Let frequencies refer to all rows; learn base rates that had no effect."""
         self.n_encoded_ = self._n_rows()
@@ -470,6 +562,13 @@ class TargetStatistics:
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]
 
     def _inputs(self, j, counts, codes=ALL):
+        """Return the inputs of values, or what they follow from with parents."""
+        if self.parents and self.parent_rates.has(j):
+            strengths = np.minimum(self.strengths_[j], STRENGTHS[1])
+            frequencies = self._frequencies(j, counts[0], codes)
+            frequencies = (frequencies - self.means_[j][-1]) / self.scales_[j][-1]
+            limits = -LARGEST_DEVIATION, LARGEST_DEVIATION
+            return evidence_of(counts, strengths, np.clip(frequencies, *limits))
         values = self._rates(j, counts, self.strengths_[j], codes)
         scaled = (values - self.means_[j]) / self.scales_[j]
         return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION).astype(np.float32)
@@ -478,37 +577,50 @@ class TargetStatistics:
         """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
         n, k = counts[:, : self.n_events]
         p = self.rates_[: self.n_events, np.newaxis]
+        prior = self._rates_of_parents(j)[: self.n_events]
+        prior = prior if prior.shape[1] == 1 else prior[:, codes]
         a = np.minimum(strengths[: self.n_events, np.newaxis], STRENGTHS[1])
         # Weights that are not integers cause rounding errors in differences of counts.
         negatives = np.maximum(n - k, 0.0)
         k = np.maximum(k, 0.0)
-        rates = np.log(k + a * p) - np.log(negatives + a * (1 - p))
+        rates = np.log(k + a * prior) - np.log(negatives + a * (1 - prior))
         rates -= np.log(p) - np.log1p(-p)
-        # The labels of the first task are known in all rows.
-        n_rows = np.maximum(n[:1], 0.0)
-        older = self.older_[j]
-        older = older[codes] if np.ndim(older) else older
-        n_rows *= self.sizes_[j] / (self.n_encoded_ + older)
         means = _amount_statistics.shrunk_means(
             counts[:, self.n_events :],
             self.rates_[self.n_events :],
             strengths[self.n_events :],
         )
-        return np.vstack([rates, means, np.log1p(n_rows)]).T
+        return np.vstack([rates, means, self._frequencies(j, n, codes)]).T
 
-    def _estimate_strengths(self, counts):
-        """Return the strength per task, infinite if the rates only vary by chance."""
+    def _frequencies(self, j, n, codes):
+        """Return the logarithms of the numbers of rows of values."""
+        # The labels of the first task are known in all rows.
+        n_rows = np.maximum(n[0], 0.0)
+        older = self.older_[j]
+        older = older[codes] if np.ndim(older) else older
+        n_rows *= self.sizes_[j] / (self.n_encoded_ + older)
+        return np.log1p(n_rows)
+
+    def _estimate_strengths(self, counts, rates_of_parents=None):
+        """Return the strength per task, infinite if the rates only vary by chance.
+
+        They vary around the base rates or, `(n_tasks, n_values)`, those of parents.
+        """
         strengths = np.full(self.n_tasks_, np.inf)
         base_rates = self._base_rates()
         strengths[self.n_events :] = _amount_statistics.estimate_strengths(
             counts[:, self.n_events :], self.totals_[:, self.n_events :], self.squares_
         )
         event_counts = counts[:, : self.n_events]
+        if rates_of_parents is not None:
+            base_rates = rates_of_parents
         for task, (n, k) in enumerate(zip(*event_counts, strict=True)):
             has_several = n > 1
             n = n[has_several]
             k = k[has_several]
             p = base_rates[task]
+            if rates_of_parents is not None:
+                p = p[has_several]
             if len(n) == 0:
                 continue
             # If rates only vary by chance, n (k / n - p)^2 has the mean p (1 - p) and
@@ -518,6 +630,8 @@ class TargetStatistics:
             error = np.sqrt(by_chance.sum()) / n.sum()
             excess = np.sum((k - n * p) ** 2 / n - binomial) / n.sum()
             if excess > MIN_Z * error:
+                if rates_of_parents is not None:
+                    binomial = binomial @ n / n.sum()
                 strengths[task] = np.clip(binomial / excess - 1, *STRENGTHS)
         return strengths
 
@@ -553,6 +667,11 @@ class ExtendedStatistics(TargetStatistics):
             np.where(origin >= 0, older[origin], 0.0) if np.ndim(older) else older
             for origin, older in zip(origins, source.older_, strict=True)
         ]
+        if self.parents:
+            self.parents_ = {
+                j: parents_of_grown(parents, origins[j], origins[self.parents[j]])
+                for j, parents in source.parents_.items()
+            }
         self.rows = rows
         self.adds = adds
         self._update_tables()
@@ -637,6 +756,7 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
     min_values = params["target_encoding_min_values"]
     columns = find_target_columns(target_encoding, encoder, min_values)
     categories = encoder.code_columns_
+    columns, parents = with_parents(columns, categories)
     # Numbers of codes of the tables, by the column that the vocabulary is of.
     sizes = {categories[c].name: categories[c].n_counted_codes for c in columns}
     lists = []
@@ -669,4 +789,8 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
         )
     if not sizes:
         return None
-    return TargetStatistics(columns, list(sizes.values()), lists)
+    statistics = TargetStatistics(columns, list(sizes.values()), lists)
+    if any(parent != NO_PARENT for parent in parents):
+        no_parents = [NO_PARENT] * (len(sizes) - len(columns))
+        statistics.parents = [*parents, *no_parents]
+    return statistics

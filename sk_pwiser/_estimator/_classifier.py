@@ -1,6 +1,7 @@
 """The estimator: its parameters and their documentation, `fit` and `partial_fit`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, ClassVar, Self
 
@@ -9,7 +10,9 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._estimator._parameter_checks import checks_parameters
 from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
@@ -21,6 +24,7 @@ from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
+from sk_pwiser._training._growth import add_vectors_to_schema
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._undo import Undo, take_back
@@ -146,6 +150,11 @@ class MultiTaskCTRCVRClassifier(
           column is half that of the rows in the last tenth, by `time_column` or in
           their order, whose value occurs in no earlier row, and at least 0.05; see
           :ref:`new_values`;
+        - `exposure_monotone`, False by default: the columns of numbers among
+          `exposure_features` whose terms must not rise with the number, such as that of
+          a position: a list of names, or True for all of them;
+        - `exposure_tasks`, None by default: names of the tasks to whose log-odds
+          `exposure_features` adds terms, by default those that presuppose no other;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
           also elements of lists, codes of their own, if they occur `min_frequency`
           times in its rows. Without it, they are counted in a warning and encoded as
@@ -178,6 +187,10 @@ class MultiTaskCTRCVRClassifier(
           distributed by a hash, unseen values included, in place of a vocabulary. With
           `max_categories`, the most frequent values keep codes of their own. Target
           statistics are those of the buckets;
+        - `parents`, None by default: a dict of names of category columns to names of
+          those of their parents, such as ``{"item": "brand"}``, on several levels.
+          Target statistics of rare and new values shrink towards those of the parent
+          in the row; see :ref:`parents_of_values`;
         - `shared_embeddings`, None by default: a dict of names of list columns to names
           of category columns, such as the last authors of a user and this row's author.
           The two have one vocabulary, counted over both, and one embedding per value;
@@ -193,7 +206,21 @@ class MultiTaskCTRCVRClassifier(
           are then shifted to the level of these rows. It is no feature, and DataFrames
           without it can be predicted; see :ref:`times_of_rows`;
         - `time_feature`, False by default: whether the `time_column`, which must then
-          be of numbers or categories, is a feature as well.
+          be of numbers or categories, is a feature as well;
+        - `vectors`, None by default: a dict of names of category columns to tables with
+          vectors of their values, such as of the texts of items: a DataFrame whose
+          index, or column of the same name, has the values, or a mapping of value to
+          vector. Values without rows have their vectors, too; see :ref:`vectors`.
+    exposure_features : list, dict or None, default=None
+        Columns, by names or indices, that say how a row was shown, not what it is, such
+        as ``["position", "slot"]``. They add terms to the log-odds of the click, for
+        each value and each pair of values of two columns; the network and the target
+        statistics do not read them. Predictions are at a reference, and need no such
+        columns: by default the smallest number of a column, or its most frequent
+        category; a dict gives others, ``{"position": 1, "slot": "top"}``. `score`, the
+        scorers of :mod:`sk_pwiser.metrics`, validation figures and calibrators compare
+        labels with predictions as the rows were shown, as `as_shown` returns them; see
+        :doc:`/user_guide/exposure`.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
         null in `Y`), such as a conversion that may still come. With "ignore", they take
@@ -776,6 +803,46 @@ class MultiTaskCTRCVRClassifier(
                 take_back(undo)
             raise
         return self
+
+    def add_vectors(self, vectors: Mapping[Any, Any]) -> Self:
+        """Add vectors of new ids, which predictions read at once, without training.
+
+        The entry `vectors` of `encoding_params` does not change. A
+        :class:`~sk_pwiser.export.Scorer` is a copy: create it again.
+
+        Parameters
+        ----------
+        vectors : dict of column to DataFrame or mapping
+            By the name of a column that had vectors in `fit`, a table as in
+            `encoding_params`. It may have new ids only; ids that have a vector get
+            the new one.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a column had no vectors in `fit`, or if vectors are not of the same size,
+            are not finite, or repeat an id. The estimator stays as it was.
+
+        Examples
+        --------
+        >>> model.add_vectors({"item_id": new_items})  # doctest: +SKIP
+        """
+        check_is_fitted(self, "_result")
+        if not isinstance(vectors, Mapping):
+            raise TypeError(
+                "vectors must be a dict of columns and their tables; got "
+                f"{type(vectors).__name__}."
+            )
+        result = self._result
+        tables = {name: IdVectors(table) for name, table in vectors.items()}
+        schema = add_vectors_to_schema(result.schema, tables)
+        result.net.module_.set_vectors(schema.vectors())
+        return self._set_result(replace(result, schema=schema))
 
     @_callbacks.runs_callbacks
     def _update(

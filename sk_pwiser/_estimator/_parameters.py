@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, cast
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
 
-from sk_pwiser._settings import PARAMETER_CONSTRAINTS
+from sk_pwiser._settings import PARAMETER_CONSTRAINTS, without_vectors
 from sk_pwiser._utils import _checks
 from sk_pwiser.weighting import check_not_removed
 
@@ -144,6 +144,21 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
                 )
             setattr(self, name, {**(dictionary or {}), entry: value})
         return self
+
+    def __sklearn_clone__(self) -> Any:
+        """Return a clone, which holds the same tables of vectors.
+
+        scikit-learn copies dictionaries deeply, and the tables in one may be large.
+        """
+        without_tables = object.__new__(type(self))
+        without_tables.__dict__.update(vars(self))
+        params, tables = without_vectors(self.get_params(deep=False))
+        without_tables.encoding_params = params["encoding_params"]
+        cloned = super(ParametersMixin, without_tables).__sklearn_clone__()
+        if tables is not None:
+            tables = dict(tables) if isinstance(tables, dict) else tables
+            cloned.encoding_params = {**cloned.encoding_params, "vectors": tables}
+        return cloned
 
     def _validate_params(self) -> None:
         """Validate the parameters; errors also name the one that was meant."""

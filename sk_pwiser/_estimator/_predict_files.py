@@ -14,6 +14,7 @@ import torch
 
 from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._model_files import PlainForm
+from sk_pwiser._responses import exposure_of_predictions
 from sk_pwiser._rows._checked_rows import named_place
 from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._file_rows import warn_about_corrupt
@@ -52,7 +53,7 @@ def _encoded(
     """Yield the encoded rows of each table, while another thread reads the next one."""
     for table, place in in_background(tables):
         with named_place(place):
-            rows = schema.transform(table)
+            rows = schema.predicted(table)
         yield rows
 
 
@@ -99,6 +100,8 @@ def write_predictions(
         target = target_of_path[path]
         info = dataset.filesystem.get_file_info(path)
         rows_key = [path, info.size, info.mtime_ns, dataset.features, filters]
+        if exposure_of_predictions() != "reference":
+            rows_key.append(exposure_of_predictions())
         stamp = f"{fit_hash} {rows_key!r}".encode()
         if _stamp_of(target) == stamp:
             continue

@@ -1,11 +1,14 @@
 """Predictions of all tasks from their log-odds, by the estimator and its calibrator."""
 
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser import _responses
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._estimator._value_view import ValueView
@@ -26,6 +29,11 @@ class PredictionMixin:
     task_names_: list[str]
     task_parents_: dict[str, str | None]
     n_tasks_: int
+    _is_shown = False  # whether predictions are those of the rows as they were shown
+
+    def _exposure(self) -> AbstractContextManager[None]:
+        """Return the context of predictions, which say how rows were shown."""
+        return _responses.exposure_as("shown") if self._is_shown else nullcontext()
 
     def _predict_logits(self, X: Any) -> np.ndarray:
         raise NotImplementedError
@@ -217,6 +225,29 @@ class PredictionMixin:
         pandas = _extras.import_extra("pandas", "predict_frame")
         index = X.index if isinstance(X, pandas.DataFrame) else None
         return pandas.DataFrame(positive, index=index, columns=self.task_names_)
+
+    def as_shown(self) -> Self:
+        """Return a copy that predicts rows as they were shown, not at the reference.
+
+        Predictions of the copy read the columns of `exposure_features`, which `X` must
+        then have: the probabilities are those of the log, which its labels are compared
+        with. The copy shares the fitted network with the estimator.
+
+        Returns
+        -------
+        estimator
+            A shallow copy, which predicts as the estimator does if it was fitted
+            without `exposure_features`.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        """
+        check_is_fitted(self)
+        shown = copy(self)
+        shown._is_shown = True
+        return shown
 
     def task(self, task: int | str) -> "TaskView | Any":
         """Return one task as an ordinary binary classifier, or a value as a regressor.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -9,6 +10,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser import _responses
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import ColumnInput, column_inputs
@@ -47,50 +49,43 @@ class NetworkPredictionMixin(PredictionMixin):
             check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        with _threads.limited_threads():
+        with _threads.limited_threads(), self._exposure():
             if _frames.reads_in_parts(X):
                 return _predict_files.dataset_logits(result, X)
-            return result.net.forward(result.schema.transform(X)).numpy()
-
-    def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
-        """Return the column names, and a function that permutes one of them."""
-        check_is_fitted(self)
-        _frames.refuse_parts(X)
-        schema = self._result.schema
-        net = self._result.net
-        with _threads.limited_threads():
-            encoded = schema.transform(X)
-
-        def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
-            # The same rows in the same batches as of a permuted table.
-            with _threads.limited_threads():
-                rows = encoded
-                if order is not None:
-                    rows = schema.permute(encoded, name, order)
-                return net.forward(rows).numpy()
-
-        return list(schema.places()), logits
+            return result.net.forward(result.schema.predicted(X)).numpy()
 
     def _recombined_logits(
-        self, *tables: Any
+        self, *tables: Any, as_logged: bool = False
     ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """Return what explains rows: names, hashes of values, and a function.
 
         The names of the columns and the hashes of their encoded values,
         `(n_rows, n_columns)`, are of the rows of all tables, one after the other. The
         function maps `(n_new, n_columns)`, from which row each column comes, to the
-        logits of these new rows.
+        logits of these new rows, and the logarithms of their mean amounts given the
+        event, `(n_new, n_tasks + n_values)`: at the reference of their exposure or,
+        with `as_logged`, as the rows of the only table were shown, one new row each.
         """
         check_is_fitted(self)
-        schema = self._result.schema
-        net = self._result.net
-        with _threads.limited_threads():
-            encoded = [schema.transform(table) for table in tables]
+        for table in tables:
+            _frames.refuse_parts(table)
+        result = self._result
+        schema = result.schema
+        net = result.net
+        has_values = bool(len(schema.targets.learnt_values))
+        exposure_kind = "logged" if as_logged else "reference"
+        with _threads.limited_threads(), _responses.exposure_as(exposure_kind):
+            encoded = [schema.predicted(table) for table in tables]
+        exposure = encoded[0].exposure if as_logged else None
         recombiner = RowRecombiner(schema.places(), encoded)
 
         def logits(sources: np.ndarray) -> np.ndarray:
             with _threads.limited_threads():
-                return net.forward(recombiner.take(sources)).numpy()
+                rows = replace(recombiner.take(sources), exposure=exposure)
+                if not has_values:
+                    return net.forward(rows).numpy()
+                heads = [head.numpy() for head in net.predict_heads(rows)]
+                return np.hstack([heads[0], _log_means(result, *heads)])
 
         return recombiner.column_names, recombiner.value_hashes(), logits
 
@@ -133,7 +128,7 @@ class NetworkPredictionMixin(PredictionMixin):
         """
         if output is not None:
             check_is_fitted(self)
-            with _threads.limited_threads():
+            with _threads.limited_threads(), self._exposure():
                 return _predict_files.write_predictions(self._result, X, output)
         return super().predict_proba(X)
 
@@ -167,12 +162,12 @@ class NetworkPredictionMixin(PredictionMixin):
             raise ValueError(
                 "predict_value needs an estimator that was fitted with value_tasks."
             )
-        with _threads.limited_threads():
+        with _threads.limited_threads(), self._exposure():
             tables: Iterable[Impressions]
             if _frames.reads_in_parts(X):
                 tables = _predict_files.encoded_tables(result.schema, X)
             else:
-                tables = [result.schema.transform(X)]
+                tables = [result.schema.predicted(X)]
             heads = [result.net.predict_heads(rows) for rows in tables]
         logits, scores = (np.concatenate(arrays) for arrays in zip(*heads, strict=True))
         means = np.exp(scores.astype(np.float64)) * np.array(result.schema.value_scales)
@@ -293,3 +288,16 @@ class NetworkPredictionMixin(PredictionMixin):
         tags.input_tags.categorical = tags.input_tags.string = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _log_means(
+    result: TrainingResult, logits: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """Return the logarithms of the mean amounts given the event, float64."""
+    log_means = scores.astype(np.float64) + np.log(result.schema.value_scales)
+    if values_are_per_impression(result.settings):
+        log_p = -np.logaddexp(0, -logits.astype(np.float64))
+        for value, parent in enumerate(result.schema.targets.learnt_values.parents):
+            if parent >= 0:
+                log_means[:, value] -= log_p[:, parent]
+    return log_means

@@ -12,7 +12,9 @@ from sklearn import config_context
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser import _model_files
+from sk_pwiser._columns._id_vectors import IN_FILE
 from sk_pwiser._model_files import PlainForm
+from sk_pwiser._settings import without_vectors
 from sk_pwiser._training._result_files import STATE_CLASSES, from_state, to_state
 from sk_pwiser._training._schema import encode_plain
 from sk_pwiser._utils._components import RemovedNameError
@@ -152,7 +154,7 @@ def set_requests(
 
 def to_plain(estimator: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """Return the estimator, fitted or not, as values of JSON and arrays."""
-    params = estimator.get_params(deep=False)
+    params = without_tables(estimator.get_params(deep=False))
     _check_params("", params)
     result = getattr(estimator, "_result", None)
     state = None if result is None else to_state(result)
@@ -209,6 +211,16 @@ def from_plain(
         raise ValueError(message) from error
     fitted: Fitted = estimator
     return fitted
+
+
+def without_tables(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with a text in the place of each table of vectors."""
+    params, tables = without_vectors(params)
+    if tables is None:
+        return params
+    texts = dict.fromkeys(tables, IN_FILE)
+    encoding_params = {**params["encoding_params"], "vectors": texts}
+    return {**params, "encoding_params": encoding_params}
 
 
 def _check_params(when: str, params: Mapping[str, Any]) -> None:

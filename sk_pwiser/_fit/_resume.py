@@ -21,6 +21,7 @@ from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoint, Checkpoints, find_checkpoint
 from sk_pwiser._training._continue import check_same_model, continue_from
 from sk_pwiser._training._encoded_data import EncodedData
+from sk_pwiser._training._growth import add_vectors_to_schema, changed_vectors
 from sk_pwiser._training._result import TrainingResult
 
 
@@ -56,6 +57,8 @@ def continue_fit(
     """Train the network of an earlier fit further, with the columns of that fit."""
     check_same_model(settings, earlier_fit.settings)
     schema = earlier_fit.schema
+    if tables := changed_vectors(settings, earlier_fit.settings):
+        schema = add_vectors_to_schema(schema, tables)
     with ExitStack() as stack:
         rows = read(settings, given_rows, stack, schema.targets)
         plan = check(settings, rows, eval_set, schema=schema)

@@ -25,6 +25,7 @@ from sk_pwiser._training._continue import check_same_model, continue_from
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import check_unmonitored
 from sk_pwiser._training._encoded_data import SINGLE_PASS, EncodedData
+from sk_pwiser._training._growth import add_vectors_to_schema, changed_vectors
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._schema import Schema
@@ -151,7 +152,9 @@ def update_in_place(
         n_codes_before = encoded.grow_tables(net, undo)
         log_net(net, undo)
         # Earlier updates may have learnt statistics that were constant.
-        net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
+        net.module_.input_layer.set_unseen_inputs(
+            data.schema.unseen_inputs(), data.schema.unseen_sources()
+        )
         train_once(
             net,
             data,
@@ -178,7 +181,10 @@ def update_new_net(
     """Train a new net with the weights of an earlier fit, or with other parameters."""
     plan = check_update(settings, rows)
     # The earlier net stays usable, and so do its statistics.
-    encoded = encode_further(settings, rows, earlier_fit.schema, copies_statistics=True)
+    schema = earlier_fit.schema
+    if tables := changed_vectors(settings, earlier_fit.settings):
+        schema = add_vectors_to_schema(schema, tables)
+    encoded = encode_further(settings, rows, schema, copies_statistics=True)
     warn_about_labels(settings, rows.summary, constant_tasks=False)
     data = data_of_update(rows, encoded.schema, encoded.train)
     # New rows of the embedding tables are added to the weights of the earlier fit.

@@ -75,7 +75,7 @@ def exposure_terms(settings: Settings, schema: Any) -> ExposureTerms | None:
     return ExposureTerms(
         [ExposureTable(*shape) for shape in shapes],
         tasks=exposure_tasks(settings, targets.task_names, targets.parents),
-        n_tasks=len(targets.task_names),
+        base_rates=schema.base_rates.tolist(),
     )
 
 

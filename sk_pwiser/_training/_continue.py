@@ -47,6 +47,7 @@ def _meanings(settings: _settings.Settings) -> dict[str, Any]:
         **{name: getattr(settings, name) for name in parameters},
         **exposure,
         "list_pooling": settings.encoding_params["list_pooling"],
+        "parents": settings.encoding_params["parents"],
         **{name: shared_param(settings, name) for name in shared_parameters},
     }
 

@@ -44,6 +44,9 @@ def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -
     )
     n_vectors = [n for n, *_ in encoder.bags_]
     _set_tables(net, encoder.cardinalities_, n_vectors, grown_tables)
+    # The vectors of ids are those of other codes.
+    undo.append(partial(net.module_.set_vectors, list(spec.vectors)))
+    net.module_.set_vectors(schema.vectors())
 
 
 @torch.no_grad()

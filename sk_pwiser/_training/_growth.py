@@ -1,14 +1,15 @@
 """Embedding tables that grow with the vocabularies of an update."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sk_pwiser._columns._codes import UNSEEN
-from sk_pwiser._columns._encoder import TableEncoder, grow_encoder
+from sk_pwiser._columns._encoder import TableEncoder, add_vectors, grow_encoder
 from sk_pwiser._columns._target_statistics import ExtendedStatistics
+from sk_pwiser._settings import Settings
 from sk_pwiser._training._schema import Schema
 
 
@@ -50,6 +51,27 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
         bags=_in_one_table(vectors, n_bag_vectors),
     )
     return replace(schema, encoder=encoder, statistics=statistics), growth
+
+
+def add_vectors_to_schema(schema: Schema, tables: Mapping[Any, Any]) -> Schema:
+    """Return a schema with further vectors of ids, by column, without embeddings."""
+    encoder, origins, vectors = add_vectors(schema.encoder, tables)
+    statistics = schema.statistics
+    if statistics is not None:
+        statistics = ExtendedStatistics(
+            statistics, origins, "new", adds=True, vectors=vectors
+        )
+    return replace(schema, encoder=encoder, statistics=statistics)
+
+
+def changed_vectors(settings: Settings, earlier: Settings) -> dict[Any, Any]:
+    """Return the tables of vectors that an earlier fit did not have, by column."""
+    before = earlier.encoding_params["vectors"] or {}
+    return {
+        name: table
+        for name, table in (settings.encoding_params["vectors"] or {}).items()
+        if not table.is_in_file and table != before.get(name)
+    }
 
 
 def _table_sizes(encoder: TableEncoder) -> list[int]:

@@ -1,7 +1,9 @@
 """The private skorch net: the training loop and its history."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
 from sk_pwiser._rows import _encoded_rows
-from sk_pwiser._rows._encoded_rows import Batch, TrainingRows
+from sk_pwiser._rows._encoded_rows import Batch, Impressions, TrainingRows
 from sk_pwiser._settings import Settings
 from sk_pwiser._training import (
     _callbacks,
@@ -155,14 +157,20 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Train on `X.train`, and measure the other rows after every epoch."""
         self.lowest_ = ()
         self.kept_epoch_ = None
+        terms = getattr(self.module_, "exposure_terms", None)
         try:
             self.notify("on_train_begin", X=X, y=None)
+            if terms is not None:
+                parts = ((p.codes, p.exposure) for p in counted_parts(X.train))
+                terms.count_rows(parts, self.module_.spec.cardinalities)
             if self.average_decay:
                 self.average_ = WeightAverage(self.module_, self.average_decay)
             self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
+            if terms is not None:
+                terms.forget_rows()
         _divergence.check_end(self, X.train.spaced(self.n_checked))
         self.lowest_ = ()
         self.average_ = None
@@ -400,7 +408,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         shown: dict[str, Tensor] = {}
         if "exposure" in x:
             # Terms beside the network, which does not read how rows were shown.
-            shown["exposure_offset"] = self.module_.exposure_terms(x["exposure"])
+            codes = x["codes"] if self.module_.training else None
+            shown["exposure_offset"] = self.module_.exposure_terms(x["exposure"], codes)
         with torch.autocast(
             torch.device(self.device).type,
             dtype=torch.bfloat16,
@@ -413,6 +422,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Set the mode of all modules if it changes: this slows down single rows."""
         if not self.module_.training == self.criterion_.training == training:
             super()._set_training(training)
+
+
+def counted_parts(rows: TrainingRows) -> Iterator[Impressions]:
+    """Yield the selected rows of the parts of training rows, in their order."""
+    for part in rows.parts(shuffled=False):
+        yield replace(
+            part, codes=part.column("codes"), exposure=part.column("exposure")
+        )
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

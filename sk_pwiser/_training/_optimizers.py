@@ -15,7 +15,6 @@ from sk_pwiser._training._muon import Muon
 from sk_pwiser._utils._checks import check_number
 from sk_pwiser._utils._components import check_names, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
-from sk_pwiser.networks._exposure_terms import ExposureTerms
 
 if TYPE_CHECKING:
     from sk_pwiser._training._criterion import MultiTaskCriterion
@@ -199,8 +198,8 @@ def parameter_kinds(
     for part in (criterion.loss, network):
         modules = list(part.named_modules())
         tables = {module.weight for _, module in modules if isinstance(module, TABLES)}
-        exposure = [m for _, m in modules if isinstance(m, ExposureTerms)]
-        terms = {parameter for m in exposure for parameter in m.parameters()}
+        exposure_terms = getattr(part, "exposure_terms", None)
+        terms = set(() if exposure_terms is None else exposure_terms.parameters())
         for path, module in modules:
             in_list = isinstance(module, nn.ParameterList | nn.ParameterDict)
             words = path.rpartition(".")[2].split("_") if in_list else []

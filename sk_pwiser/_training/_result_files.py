@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sk_pwiser import _settings
+from sk_pwiser._columns._id_vectors import IN_FILE
 from sk_pwiser._training import _device
 from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._checked_components import check_components
@@ -36,7 +37,11 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
     state = {
         **vars(result),
         "settings": replace(
-            result.settings, callbacks=None, device=device, checkpoint_dir=None
+            result.settings,
+            callbacks=None,
+            device=device,
+            checkpoint_dir=None,
+            encoding_params=_without_tables(result.settings.encoding_params),
         ),
         "generators": result.generators.__getstate__(),
         "net": {name: getattr(net, name) for name in _NET_ATTRIBUTES},
@@ -45,6 +50,13 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
     }
     arrays: dict[str, Any] = to_arrays(state)
     return arrays
+
+
+def _without_tables(encoding_params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries with a text in the place of each table of vectors."""
+    tables = encoding_params["vectors"]
+    texts = None if tables is None else dict.fromkeys(tables, IN_FILE)
+    return {**encoding_params, "vectors": texts}
 
 
 def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:

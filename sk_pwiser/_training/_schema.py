@@ -1,7 +1,7 @@
 """The schema of a fit: the encoding of the columns, and the tasks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from sk_pwiser._columns._target_statistics import (
     make_target_statistics,
 )
 from sk_pwiser._model_files import PlainForm
-from sk_pwiser._rows._encoded_rows import Impressions, gather_bags
+from sk_pwiser._responses import exposure_of_predictions
+from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._settings import (
     Settings,
     exposure_references,
@@ -30,7 +31,7 @@ from sk_pwiser._settings import (
 from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._tasks._labels import SoftTargets, Targets
-from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
+from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, VectorSpec
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
 # the memory of large vocabularies does not depend on it.
@@ -148,6 +149,14 @@ class Schema:
         rows = Impressions.of(self.without_rare(codes), numeric, *bags)
         return rows.shown(self.encoder.exposure_codes(X)) if as_shown else rows
 
+    def predicted(self, X: Any) -> Impressions:
+        """Encode a table for predictions, at the reference or as shown."""
+        exposure = exposure_of_predictions()
+        as_shown = exposure == "shown"
+        if exposure == "logged":
+            as_shown = self.encoder.says_exposure(X)
+        return self.transform(X, as_shown=as_shown)
+
     def bag_matrix(self, bags: Mapping[str, np.ndarray]) -> csr_array | None:
         """Return `bag_inputs` as weights of shape `(n_samples, n_vectors)`, if any."""
         if not bags:
@@ -156,19 +165,6 @@ class Schema:
         starts = bags["bag_offsets"][:: len(sizes)]
         values = bags["bag_weights"], bags["bag_indices"], starts
         return csr_array(values, shape=(len(starts) - 1, sum(sizes)))
-
-    def permute(self, rows: Impressions, name: Any, order: np.ndarray) -> Impressions:
-        """Return encoded rows with the values of a column in another order."""
-        codes, numeric, bags = self.places()[name]
-        source = torch.from_numpy(order)
-        permuted = replace(rows, codes=rows.codes.clone(), numeric=rows.numeric.clone())
-        permuted.codes[:, codes] = rows.codes[:, codes][source]
-        permuted.numeric[:, numeric] = rows.numeric[:, numeric][source]
-        if not bags:
-            return permuted
-        places = torch.arange(len(order) * rows.n_bags).view(len(order), -1)
-        places[:, bags] = places[:, bags][source]
-        return replace(permuted, bags=gather_bags(rows.bags, places.ravel(), 1))
 
     def elements(self, bags: Any = None) -> list[Any]:
         """Return the elements of the list columns if they have target statistics."""
@@ -232,8 +228,8 @@ class Schema:
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
         # By column: a mask of the whole table would need a quarter of its memory.
-        for column, cardinality in enumerate(self.encoder.cardinalities_):
-            np.putmask(codes[:, column], codes[:, column] >= cardinality, UNSEEN)
+        for column, n_codes in enumerate(self.encoder.n_network_codes_):
+            np.putmask(codes[:, column], codes[:, column] >= n_codes, UNSEEN)
         return codes
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
@@ -271,8 +267,20 @@ class Schema:
             task_parents=self.targets.parents,
             value_parents=self.targets.learnt_values.parents,
             unseen_inputs=unseen_inputs,
+            unseen_sources=self.unseen_sources(),
+            vectors=self.vectors(),
             **shared,
         )
+
+    def vectors(self) -> list[VectorSpec]:
+        """Return the vectors of values, of the category columns that have some."""
+        specs = []
+        for index, column in enumerate(self.encoder.code_columns_):
+            of_values = column.value_vectors
+            if of_values is not None:
+                vectors, rows = map(torch.from_numpy, of_values)
+                specs.append(VectorSpec(index, vectors, rows))
+        return specs
 
     def unseen_inputs(self) -> list[tuple[int, int, float]]:
         """Return the statistics of unseen values: input, category column, value."""
@@ -281,11 +289,30 @@ class Schema:
             return []
         places = self.rate_places()
         inputs = []
-        for column, table in zip(statistics.columns, statistics.tables_, strict=False):
-            values = table[UNSEEN].tolist()
+        for j, column in enumerate(statistics.columns):
+            values = statistics.unseen_inputs(j)
             for place, value in zip(places["codes", column], values, strict=True):
                 inputs.append((place, column, value))
         return inputs
+
+    def unseen_sources(self) -> list[tuple[int, int, float]]:
+        """Return what else statistics of unseen values depend on: those of parents.
+
+        These are the input, that of the parent, and a factor.
+        """
+        statistics = self.statistics
+        if statistics is None or not hasattr(statistics, "tables_"):
+            return []
+        parent_rates = statistics.parent_rates
+        if parent_rates is None:
+            return []
+        places = self.rate_places()
+        places_of_tables = [places["codes", column] for column in statistics.columns]
+        return [
+            (inputs[task], places_of_tables[parent][task], factor)
+            for j, inputs in enumerate(places_of_tables)
+            for task, parent, factor in parent_rates.unseen_sources(j)
+        ]
 
     def _find_inputs(self, features: Sequence[Any]) -> list[int]:
         """Return the inputs of columns, without statistics, as the network counts."""
@@ -314,7 +341,9 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         "max_categories",
         "min_frequency",
         "n_hash_buckets",
+        "parents",
         "shared_embeddings",
+        "vectors",
     )
     return TableEncoder(
         settings.categorical_features,
@@ -361,7 +390,8 @@ def unfitted_statistics(
         chosen, encoder, n_samples, params
     )
     if statistics is not None:
-        n_values = len(settings.value_tasks or ())
+        # Amounts have no parents to be shrunk to.
+        n_values = 0 if statistics.parents else len(settings.value_tasks or ())
         if before is not None:
             n_values = before.n_values
         if n_values:

@@ -320,7 +320,8 @@ class FunnelCalibrator(
         if self.cv is None:
             estimator = self.estimator
             X_of_estimator = _curves.without_groups(X, self.by, estimator)
-            logits = _positive_logits(estimator, X_of_estimator, labels.shape[1])
+            with _responses.exposure_as("logged"):
+                logits = _positive_logits(estimator, X_of_estimator, labels.shape[1])
             means = np.full(amounts.shape, np.nan)
             if not np.isnan(amounts).all():
                 means = _value_levels.mean_amounts(estimator, X_of_estimator)
@@ -520,7 +521,8 @@ class FunnelCalibrator(
         for train, test in splits:
             model = self._fit_clone(X, y, fit_arguments, train)
             X_test = _safe_indexing(X, test)
-            test_logits = _positive_logits(model, X_test, labels.shape[1])
+            with _responses.exposure_as("logged"):
+                test_logits = _positive_logits(model, X_test, labels.shape[1])
             if n_values:
                 means[test] = _value_levels.mean_amounts(model, X_test)
             # A clone that has seen one class only predicts a constant, which fits no
@@ -688,7 +690,8 @@ class FunnelCalibrator(
         X = _frames.collected(X)
         groups = self._known_groups(X)
         X = _curves.without_groups(X, self.by_, self.estimator_)
-        logits = _positive_logits(self.estimator_, X, self.n_tasks_)
+        with self._exposure():
+            logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
 
     @property
@@ -734,7 +737,8 @@ class FunnelCalibrator(
         means = _value_levels.mean_amounts(self.estimator_, X)
         means *= np.exp(self._log_factors(groups))
         if not given_event:
-            logits = _positive_logits(self.estimator_, X, self.n_tasks_)
+            with self._exposure():
+                logits = _positive_logits(self.estimator_, X, self.n_tasks_)
             log_p = -np.logaddexp(0, -self._calibrate(logits, groups))
             for value, task in enumerate(self.value_parents_.values()):
                 if task is not None:
@@ -774,29 +778,8 @@ class FunnelCalibrator(
                 logits[:, k] = np.minimum(logits[:, k], logits[:, parent])
         return logits
 
-    def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
-        """Return names and a function as those of the estimator, calibrated."""
-        check_is_fitted(self)
-        names, uncalibrated_logits = self.estimator_._permuted_logits(X)
-        groups = self._known_groups(X)
-        by = self.by_
-        estimator_reads_by = by is None or by in names
-
-        def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
-            permutes_by = name is not None and name == by
-            if permutes_by and not estimator_reads_by:
-                estimator_logits = uncalibrated_logits()
-            else:
-                estimator_logits = uncalibrated_logits(name, order)
-            row_groups = groups
-            if permutes_by and groups is not None and order is not None:
-                row_groups = [groups[row] for row in order]
-            return self._calibrate(estimator_logits.astype(np.float64), row_groups)
-
-        return names if estimator_reads_by else [*names, by], logits
-
     def _recombined_logits(
-        self, *tables: Any
+        self, *tables: Any, as_logged: bool = False
     ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """Return names, hashes and a function as those of the estimator, calibrated."""
         check_is_fitted(self)
@@ -804,13 +787,14 @@ class FunnelCalibrator(
         inputs = [
             _curves.without_groups(table, self.by_, self.estimator_) for table in tables
         ]
-        names, hashes, uncalibrated_logits = self.estimator_._recombined_logits(*inputs)
+        names, hashes, uncalibrated_logits = self.estimator_._recombined_logits(
+            *inputs, as_logged=as_logged
+        )
         n_inputs = len(names)
         if self.by_ is None:
 
             def logits(sources: np.ndarray) -> np.ndarray:
-                estimator_logits = uncalibrated_logits(sources)
-                return self._calibrate(estimator_logits.astype(np.float64), None)
+                return self._calibrate_all(uncalibrated_logits(sources), None)
 
             return names, hashes, logits
 
@@ -829,11 +813,23 @@ class FunnelCalibrator(
             hashes = np.column_stack([hashes, numbers])
 
         def logits_of_groups(sources: np.ndarray) -> np.ndarray:
-            estimator_logits = uncalibrated_logits(sources[:, :n_inputs])
             row_groups = [groups[row] for row in sources[:, column_of_groups]]
-            return self._calibrate(estimator_logits.astype(np.float64), row_groups)
+            return self._calibrate_all(
+                uncalibrated_logits(sources[:, :n_inputs]), row_groups
+            )
 
         return names, hashes, logits_of_groups
+
+    def _calibrate_all(
+        self, outputs: np.ndarray, groups: list[Any] | None
+    ) -> np.ndarray:
+        """Return calibrated log-odds, and the logarithms of mean amounts after them."""
+        outputs = outputs.astype(np.float64)
+        logits = self._calibrate(outputs[:, : self.n_tasks_], groups)
+        if not self.value_names_:
+            return logits
+        log_means = outputs[:, self.n_tasks_ :] + self._log_factors(groups)
+        return np.hstack([logits, log_means])
 
     task = available_if(lambda self: hasattr(self.estimator, "task"))(
         PredictionMixin.task
@@ -934,6 +930,19 @@ class FunnelCalibrator(
         """Names of the columns, if the estimator has them."""
         check_is_fitted(self)
         return self.estimator_.feature_names_in_
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "calibrators_" in state:
+            # Those of version 0.1.0 lack what has come since.
+            state = {
+                "value_names_": [],
+                "value_parents_": {},
+                "value_factors_": np.ones(0),
+                "_value_shifts": ([], np.ones(0)),
+                "_calibrated": _last_training(state["estimator_"]),
+                **state,
+            }
+        super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

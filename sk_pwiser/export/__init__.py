@@ -5,10 +5,12 @@ list of the names of classes that skops files of estimators of this package cont
 `skops.io.load(file, trusted=TRUSTED_TYPES)`; see :ref:`files`.
 """
 
+from sk_pwiser.export._delta import Delta, delta
+from sk_pwiser.export._model_card import model_card
 from sk_pwiser.export._onnx import to_onnx
 from sk_pwiser.export._scorer import Scorer
 
-__all__ = ["TRUSTED_TYPES", "Scorer", "to_onnx"]
+__all__ = ["TRUSTED_TYPES", "Delta", "Scorer", "delta", "model_card", "to_onnx"]
 
 # None of these classes reads a pickle, imports a module by name or calls an argument:
 # they contain arrays, plain values and each other.

@@ -5,14 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._settings import values_are_per_impression
-from sk_pwiser._tasks._tree import read_task_parents
-from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.export._served_model import ServedModel
 from sk_pwiser.networks import Bags
 
 # Outputs of a graph.
@@ -24,45 +20,27 @@ LOGITS = "logits"
 VALUE_SCORES = "value_scores"
 
 
-def fitted_result(estimator):
-    """Return the result of the last fit of an estimator, calibrated or not."""
-    if isinstance(estimator, FunnelCalibrator):
-        check_is_fitted(estimator)
-        estimator._check_training()
-        estimator = estimator.estimator_
-    if isinstance(estimator, FrozenEstimator):
-        estimator = estimator.estimator
-    if not isinstance(estimator, MultiTaskCTRCVRClassifier):
-        raise TypeError(
-            "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
-            "FunnelCalibrator of one, such as pipeline[-1], which reads rows that "
-            f"pipeline[:-1] has transformed; got {estimator!r}."
-        )
-    check_is_fitted(estimator, "_result")
-    return estimator._result
-
-
-def market_of(estimator, encoder):
+def market_of(served: ServedModel) -> Any:
     """Return the index of the column `by` of a calibrator and its shifts, or None.
 
     The shifts of each value are those of the tasks, then those of the values.
     """
-    by = getattr(estimator, "by_", None)
-    if by is None:
+    calibration = served.calibration
+    if calibration is None or calibration.by is None:
         return None
-    names = [column.name for column in encoder.read_columns_]
-    if by not in names:
+    names = [column.name for column in served.schema.encoder.read_columns_]
+    if calibration.by not in names:
         raise ValueError(
-            f"A calibrator with by={by!r} cannot be exported: its estimator has no "
-            f"such column; these are {names}."
+            f"A calibrator with by={calibration.by!r} cannot be exported: its "
+            f"estimator has no such column; these are {names}."
         )
-    no_amounts = np.zeros(len(estimator.value_names_))
-    shifts_of_values = estimator.value_shifts_
+    no_amounts = np.zeros(len(served.value_names))
+    shifts_of_values = calibration.value_shifts
     shifts = {
         market: np.append(shifts_of_tasks, shifts_of_values.get(market, no_amounts))
-        for market, shifts_of_tasks in estimator.shifts_.items()
+        for market, shifts_of_tasks in calibration.shifts.items()
     }
-    return names.index(by), shifts
+    return names.index(calibration.by), shifts
 
 
 def check_exportable(encoder):
@@ -85,38 +63,31 @@ class ProbabilityNetwork(nn.Module):
     value_parents: ClassVar[list[int]] = []
     are_per_impression = False
 
-    def __init__(self, estimator: Any) -> None:
+    def __init__(self, served: ServedModel, network: nn.Module) -> None:
         super().__init__()
-        result = fitted_result(estimator)
-        network = result.net.module_
         self.network = copy.deepcopy(network).cpu().requires_grad_(False)
-        self.both_classes = estimator.classes_.ndim == 1
+        self.both_classes = served.both_classes
         self.curves = nn.ModuleList()
         self.parents = []
         self.takes_shifts = False
-        if isinstance(estimator, FunnelCalibrator):
-            self.curves.extend(map(CurveLayer, estimator.calibrators_))
-            # The tasks than which others are not more likely, -1 for none.
-            self.parents = [-1] * estimator.n_tasks_
-            if estimator.ordered:
-                parents = read_task_parents(
-                    estimator.task_parents_, estimator.task_names_
-                )
-                self.parents = list(parents)
-            self.takes_shifts = estimator.by_ is not None
-        self._add_values(result, estimator)
+        calibration = served.calibration
+        if calibration is not None:
+            self.curves.extend(map(CurveLayer, calibration.curves))
+            self.parents = list(calibration.parents)
+            self.takes_shifts = calibration.by is not None
+        self._add_values(served)
         self.eval()  # as a whole, since the exporter restores the mode of the whole
 
-    def _add_values(self, result, estimator):
+    def _add_values(self, served):
         """Read which values there are, and the logarithms of their factors."""
-        values = result.schema.targets.learnt_values
+        values = served.schema.targets.learnt_values
         if not len(values):
             return
         self.value_parents = list(values.parents)
-        self.are_per_impression = values_are_per_impression(result.settings)
-        log_factors = np.log(result.schema.value_scales)
-        if isinstance(estimator, FunnelCalibrator):
-            log_factors = log_factors + np.log(estimator.value_factors_)
+        self.are_per_impression = values_are_per_impression(served.settings)
+        log_factors = np.log(served.schema.value_scales)
+        if served.calibration is not None:
+            log_factors = log_factors + np.log(served.calibration.value_factors)
         self.log_factors = torch.from_numpy(log_factors)
 
     @property

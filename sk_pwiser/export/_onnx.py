@@ -18,6 +18,7 @@ from sk_pwiser._model_files import write_bytes
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
+from sk_pwiser.export._served_model import ServedModel, fitted_result
 from sk_pwiser.networks import random_inputs
 
 # The first version that the exporter writes; runtimes since 2023 support it.
@@ -112,13 +113,15 @@ def to_onnx(
     >>> session.run(["probabilities"], inputs)[0].shape
     (3, 2)
     """
-    schema = _calibrated_network.fitted_result(estimator).schema
+    network_of_fit = fitted_result(estimator).net.module_
+    served = ServedModel.of(estimator)
+    schema = served.schema
     check_choice("inputs", inputs, ("encoded", "raw"))
     _calibrated_network.check_exportable(schema.encoder)
     onnx = import_extra("onnx", "to_onnx")
     import_extra("onnx.compose", "to_onnx")
-    network = _calibrated_network.ProbabilityNetwork(estimator)
-    market = _calibrated_network.market_of(estimator, schema.encoder)
+    network = _calibrated_network.ProbabilityNetwork(served, network_of_fit)
+    market = _calibrated_network.market_of(served)
     if market is not None and inputs != "raw":
         raise ValueError(
             f"A calibrator with by={estimator.by!r} needs the values of this column: "
@@ -207,7 +210,9 @@ def checked_model(network, caller):
     for package in ("onnx", "onnxscript"):
         import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
-    n_bytes = sum(parameter.nbytes for parameter in network.parameters())
+    # Vectors of ids are buffers.
+    tensors = [*network.parameters(), *network.buffers()]
+    n_bytes = sum(tensor.nbytes for tensor in tensors)
     if n_bytes >= LARGEST_FILE:
         raise ValueError(
             f"The network cannot be exported: its weights take {n_bytes / 2**30:.1f} "
@@ -392,9 +397,15 @@ def encoding_model(onnx, schema, market, *, n_shifts, output_names):
     numeric = tensors["numeric"]
     if schema.statistics is not None:
         statistics = schema.statistics
-        for column, table in zip(statistics.columns, statistics.tables_, strict=True):
+        parent_rates = statistics.parent_rates
+        rates: dict[int, str] = {}  # by table, those of the rows
+        tables = zip(statistics.columns, statistics.tables_, strict=True)
+        for j, (column, table) in enumerate(tables):
             rows = graph.add("Squeeze", codes[column], [1])
-            numeric.append(graph.add("Gather", table, rows, axis=0))
+            inputs = graph.add("Gather", table, rows, axis=0)
+            if parent_rates is not None and parent_rates.has(j):
+                inputs = parent_rates.add_to_graph(graph, j, inputs, rates)
+            numeric.append(inputs)
     outputs = {
         "encoding/codes": graph.types.INT64,
         "encoding/numeric": graph.types.FLOAT,
@@ -410,9 +421,9 @@ def encoding_model(onnx, schema, market, *, n_shifts, output_names):
         outputs["encoding/shifts"] = graph.types.DOUBLE
     codes = graph.add("Concat", *(codes or [_add_empty(graph, np.int64)]), axis=1)
     # Rare values have target statistics, but no embedding.
-    sizes = np.array([schema.encoder.cardinalities_], dtype=np.int64)
-    has_vector = graph.add("Less", codes, sizes)
-    graph.add("Where", has_vector, codes, np.int64(UNSEEN), output="encoding/codes")
+    sizes = np.array([schema.encoder.n_network_codes_], dtype=np.int64)
+    is_read = graph.add("Less", codes, sizes)
+    graph.add("Where", is_read, codes, np.int64(UNSEEN), output="encoding/codes")
     numeric = numeric or [_add_empty(graph, np.float32)]
     graph.add("Concat", *numeric, output="encoding/numeric", axis=1)
     helper = graph.helper

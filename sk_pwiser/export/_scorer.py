@@ -1,10 +1,13 @@
 """Probabilities of single rows and small batches, without tables."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from copy import deepcopy
+from os import PathLike
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._bags import Bags, combine_bags
@@ -15,7 +18,14 @@ from sk_pwiser._training._schema import Schema, bag_inputs
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
+from sk_pwiser.export._delta import Delta
 from sk_pwiser.export._onnx import OnnxNetwork, checked_model
+from sk_pwiser.export._served_model import (
+    ServedModel,
+    fitted_result,
+    from_plain,
+    to_plain,
+)
 
 # Values of these types are not the values of a column.
 SCALARS = NUMBERS | {str}
@@ -53,14 +63,17 @@ class RowEncoder:
         self._numeric_fields = forms["numeric"]
         self._bag_fields = [field for _, field in forms["bags"]]
         self._bag_sizes = [shape.n_vectors for shape in encoder.bags_]
-        self._cardinalities = np.array(encoder.cardinalities_, dtype=np.int64)
+        self._n_codes = np.array(encoder.n_network_codes_, dtype=np.int64)
         self._statistics: list[tuple[int, np.ndarray]] = []
-        self._list_statistics: list[tuple[int, np.ndarray]] = []
+        # Of list columns, with the index of the table.
+        self._list_statistics: list[tuple[int, int, np.ndarray]] = []
+        self._parent_rates = None
         statistics = schema.statistics
         if statistics is not None:
+            self._parent_rates = deepcopy(statistics.parent_rates)
             tables = [table.copy() for table in statistics.tables_]
             self._statistics = list(zip(statistics.columns, tables, strict=False))
-            self._list_statistics = [(i, tables[j]) for i, j in statistics.lists]
+            self._list_statistics = [(i, j, tables[j]) for i, j in statistics.lists]
 
     def encode(
         self, columns: Sequence[Any], n_rows: int
@@ -70,18 +83,19 @@ class RowEncoder:
         numeric = []
         for index, field in self._numeric_fields:
             numeric += _encode(field, columns[index])
-        for column, table in self._statistics:
-            numeric += list(table[codes[column]].T)
+        rates: dict[int, np.ndarray] = {}  # by table, of the rows
+        for j, (column, table) in enumerate(self._statistics):
+            numeric += list(self._inputs(j, table[codes[column]], rates).T)
         bags = None
         if self._bag_fields:
             parts = self._encode_bags(columns, n_rows)
             bags = combine_bags(parts, self._bag_sizes)
-            for index, table in self._list_statistics:
-                rates = self._list_rates(index, parts[index], table)
-                numeric += list(rates[:, 0] if n_rows == 1 else rates)
+            for index, j, table in self._list_statistics:
+                list_rates = self._list_rates(index, parts[index], j, table)
+                numeric += list(list_rates[:, 0] if n_rows == 1 else list_rates)
         code_rows = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
-        code_rows = np.where(code_rows < self._cardinalities, code_rows, UNSEEN)
+        code_rows = np.where(code_rows < self._n_codes, code_rows, UNSEEN)
         return code_rows, as_rows(numeric, n_rows, np.float32), bags
 
     def _encode_bags(self, columns, n_rows):
@@ -92,11 +106,22 @@ class RowEncoder:
             for field in self._bag_fields
         ]
 
-    def _list_rates(self, index, bags, table):
+    def _inputs(self, j, values, rates):
+        """Return the target statistics of rows from those of their values.
+
+        They differ if values have parents, whose `rates` are those of the same rows.
+        """
+        if self._parent_rates is None or not self._parent_rates.has(j):
+            return values
+        inputs = self._parent_rates.inputs(j, np.atleast_2d(values), rates)
+        # The value of a single row, or one for all rows.
+        return inputs[0] if values.ndim == 1 and len(inputs) == 1 else inputs
+
+    def _list_rates(self, index, bags, j, table):
         """Return the target statistics of lists, means over their elements."""
         column = self._bag_fields[index].column
         elements = column.elements_of(bags.indices, np.diff(bags.offsets))
-        return elements.means(table[elements.codes]).T
+        return elements.means(self._inputs(j, table[elements.codes], {})).T
 
 
 def _encode(field, values):
@@ -183,19 +208,69 @@ class Scorer:
     """
 
     def __init__(self, estimator: Any, *, runtime: str = "auto") -> None:
-        schema = _calibrated_network.fitted_result(estimator).schema
         check_choice("runtime", runtime, ("auto", "onnx", "torch"))
-        self._encoder = RowEncoder(schema)
+        network = fitted_result(estimator).net.module_
+        self._serve(ServedModel.of(estimator), network, runtime)
+
+    def _serve(self, served: ServedModel, network: nn.Module, runtime: str) -> None:
+        """Set all attributes from a model and its network."""
+        served = served.without_training()
+        self._served = served
+        self._encoder = RowEncoder(served.schema)
         self.field_names = [field.name for field in self._encoder.fields]
-        self.task_names = list(estimator.task_names_)
-        self.value_names = list(estimator.value_names_)
-        self._market = _calibrated_network.market_of(estimator, schema.encoder)
-        self._network = _calibrated_network.ProbabilityNetwork(estimator)
+        self.task_names = list(served.task_names)
+        self.value_names = list(served.value_names)
+        self._market = _calibrated_network.market_of(served)
+        self._network = _calibrated_network.ProbabilityNetwork(served, network)
         # Both classes of a single task with 1-D y.
-        self._n_columns = len(estimator.classes_)
+        self._n_columns = served.n_columns
         self._requested = runtime
         self._model = None
         self._start()
+
+    def apply(self, delta: Delta | str | PathLike[str]) -> Self:
+        """Take over what a new model has learnt since the one that is served.
+
+        The predictions are then those of a scorer of the new model, to the bit. They
+        are those of the old one until the new one is complete, also in other threads;
+        with ONNX, its graph is exported again, which takes seconds.
+
+        Parameters
+        ----------
+        delta : Delta, str or path-like
+            What :func:`delta` returned, or the file that :meth:`Delta.save` wrote.
+
+        Returns
+        -------
+        Scorer
+            This scorer.
+
+        Raises
+        ------
+        ValueError
+            If the delta belongs to another model than the one that is served, or is
+            damaged. The scorer serves the same model as before.
+        """
+        if not isinstance(delta, Delta):
+            delta = Delta.load(delta)
+        served = vars(self).get("_served")
+        if served is None:
+            raise ValueError(
+                "A scorer that an earlier version pickled takes no deltas: create it "
+                "again from its model."
+            )
+        values, arrays = delta.applied_to(*to_plain(served, self._network.network))
+        successor = object.__new__(type(self))
+        successor._serve(*from_plain(values, arrays), self._requested)
+        # At once: other threads hold the earlier dictionary or read the new one.
+        self.__dict__ = successor.__dict__
+        return self
+
+    def _as_of_now(self):
+        """Return a scorer that no delta changes, for one prediction."""
+        scorer = object.__new__(type(self))
+        scorer.__dict__ = self.__dict__
+        return scorer
 
     def _start(self):
         """Set the function that maps encoded inputs to probabilities."""
@@ -266,10 +341,11 @@ class Scorer:
             If a field is missing or a value cannot be encoded. The message names the
             row, counted from 0, and the field.
         """
-        columns, n_rows = self._read(rows, shared)
+        scorer = self._as_of_now()
+        columns, n_rows = scorer._read(rows, shared)
         if n_rows == 0:  # a request without candidates
-            return np.empty((0, self._n_columns), dtype=np.float32)
-        return self._run(self._inputs(columns, n_rows))
+            return np.empty((0, scorer._n_columns), dtype=np.float32)
+        return scorer._run(scorer._inputs(columns, n_rows))
 
     def predict_value(
         self,
@@ -303,19 +379,20 @@ class Scorer:
         ValueError, TypeError
             If a field is missing or a value cannot be encoded, as in `predict_proba`.
         """
-        if not self.value_names:
+        scorer = self._as_of_now()
+        if not scorer.value_names:
             raise ValueError(
                 "predict_value needs an estimator that was fitted with value_tasks."
             )
-        columns, n_rows = self._read(rows, shared)
+        columns, n_rows = scorer._read(rows, shared)
         if n_rows == 0:
-            values = np.empty((0, len(self.value_names)))
+            values = np.empty((0, len(scorer.value_names)))
         else:
             name = _calibrated_network.VALUES
             if given_event:
                 name = _calibrated_network.VALUES_GIVEN_EVENT
-            values = self._run(self._inputs(columns, n_rows), name)
-        return values[:, 0] if len(self.value_names) == 1 else values
+            values = scorer._run(scorer._inputs(columns, n_rows), name)
+        return values[:, 0] if len(scorer.value_names) == 1 else values
 
     def _inputs(self, columns, n_rows):
         """Return the inputs of the network by name."""

@@ -29,6 +29,7 @@ from sk_pwiser.inspection._training_curves import (
     TrainingHistoryDisplay,
     WeightSearchDisplay,
 )
+from sk_pwiser.inspection._value_curves import ValueDecileDisplay, ValueGainDisplay
 
 __all__ = [
     "FunnelScoreDisplay",
@@ -40,6 +41,8 @@ __all__ = [
     "TaskPrecisionRecallDisplay",
     "TaskRocCurveDisplay",
     "TrainingHistoryDisplay",
+    "ValueDecileDisplay",
+    "ValueGainDisplay",
     "WeightSearchDisplay",
     "describe_impressions",
     "explain_rows",

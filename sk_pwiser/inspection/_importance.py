@@ -109,7 +109,7 @@ def task_importances(
     (12, 2)
     """
     n_repeats = check_integer("n_repeats", n_repeats, at_least=1)
-    if not hasattr(estimator, "_permuted_logits"):
+    if not hasattr(estimator, "_recombined_logits"):
         raise TypeError(
             "estimator must be a MultiTaskCTRCVRClassifier or a FunnelCalibrator of "
             f"one, got {type(estimator).__name__}. For a pipeline, pass pipeline[-1] "
@@ -128,20 +128,32 @@ def task_importances(
             f"The importance is nan for {', '.join(undefined)}: one class, or no rows.",
             UndefinedMetricWarning,
         )
-    names, logits = estimator._permuted_logits(X)
+    # Compared with labels of the rows as they were shown.
+    names, _, logits = estimator._recombined_logits(X, as_logged=True)
     # Equal for all columns, so that differences between columns are not differences of
     # luck.
     orders = list(_permutations(len(responses.p), n_repeats, random_state))
 
-    def scores(name: Any = None, order: np.ndarray | None = None) -> list[float]:
-        p = estimator._positive(logits(name, order))
+    def scores(sources: np.ndarray) -> list[float]:
+        # Amounts follow the tasks.
+        p = estimator._positive(logits(sources)[:, : estimator.n_tasks_])
         return [
             np.nan if score is None else score(task_p)
             for score, task_p in zip(scorers, p.T, strict=True)
         ]
 
-    baseline = np.array(scores())
-    permuted = [[scores(name, order) for order in orders] for name in names]
+    # The row from which each column comes.
+    row_numbers = np.arange(len(responses.p))
+    sources = np.repeat(row_numbers[:, np.newaxis], len(names), axis=1)
+    baseline = np.array(scores(sources))
+    permuted = []
+    for column in range(len(names)):
+        scores_of_orders = []
+        for order in orders:
+            sources[:, column] = order
+            scores_of_orders.append(scores(sources))
+        permuted.append(scores_of_orders)
+        sources[:, column] = row_numbers
     # From (column, repeat, task) to (column, task, repeat).
     importances = baseline[:, np.newaxis] - np.array(permuted).transpose(0, 2, 1)
     mean = importances.mean(axis=2)

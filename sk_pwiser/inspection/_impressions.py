@@ -1,22 +1,25 @@
 """Describes impressions before a fit: depths, rates and columns, as text and tables."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
 from sk_pwiser._columns._frames import as_table, collected, is_sparse, result_frame
-from sk_pwiser._tasks._labels import check_targets
+from sk_pwiser._tasks._amounts import check_value_tasks, split_columns
+from sk_pwiser._tasks._labels import check_targets, names_of_columns
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._stratify import depth_in_tree
 from sk_pwiser._times import NUMBER, Times, times_of
 from sk_pwiser._utils._checks import check_choice, check_integer
 from sk_pwiser._utils._text_tables import aligned
 from sk_pwiser.inspection import _column_facts
+from sk_pwiser.inspection._value_facts import ValueFacts, describe_values, value_notes
 
 if TYPE_CHECKING:
     from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
@@ -42,6 +45,7 @@ def describe_impressions(
     Y: Any,
     *,
     time: Any = None,
+    value_tasks: Mapping[Any, Any] | None = None,
     estimator: "MultiTaskCTRCVRClassifier | None" = None,
     n_periods: int = 10,
     max_rows: int = 1_000_000,
@@ -56,11 +60,15 @@ def describe_impressions(
         not sparse. Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing.
+        after the first may be missing. Beside them the columns of amounts that
+        ``value_tasks`` names.
     time : str or array-like of shape (n_samples,), default=None
         The name of a column of ``X``, or the times of the rows: dates, or numbers of
         any unit. With times, rates are shown by period, and the last period is compared
         with the rows before it.
+    value_tasks : dict or None, default=None
+        Columns of ``Y`` with amounts, and the tasks under which they arise, as the
+        parameter of the estimator, which is the default.
     estimator : MultiTaskCTRCVRClassifier, default=None
         The estimator whose encoding is described; it need not be fitted. None is one
         with the default parameters.
@@ -110,6 +118,11 @@ def describe_impressions(
     random part, and of the last period, have a copy among the other rows: a random
     split is only fair if both are alike.
 
+    Amounts are described where their event happened. The squares of a few large amounts
+    decide how well their mean is known: n amounts tell it as well as the square of the
+    total divided by the sum of the squares, which is the number of equal amounts of the
+    same standard error, if the number of events is random.
+
     Whole numbers that repeat are compared as categories and as bins: the rate of a
     value, shrunk to the rate of its bin, with the latter. The gain is that of the AUC
     of the task with the largest gain. It is noted if it is at least 0.005, if the log
@@ -150,13 +163,18 @@ def describe_impressions(
     check_integer("n_periods", n_periods, at_least=2)
     check_integer("max_rows", max_rows, at_least=2 * _column_facts.N_FOLDS)
     rng = check_random_state(random_state)
+    if value_tasks is not None:
+        check_value_tasks(value_tasks)
+        estimator = clone(estimator).set_params(value_tasks=dict(value_tasks))
     targets = check_targets(
         Y,
         estimator.task_names,
         missing_labels="ignore",
         task_parents=estimator.task_parents,
+        value_tasks=estimator.value_tasks,
     )
-    depth = depth_in_tree(Y, targets.parents)
+    events, *_ = split_columns(Y, estimator.value_tasks, names_of_columns(Y))
+    depth = depth_in_tree(events, targets.parents)
     names = targets.task_names
     n_samples = len(depth)
     check_match(X, n_samples, Y=Y, time=time)
@@ -185,11 +203,14 @@ def describe_impressions(
     if targets.missing is not None and estimator.missing_labels == "error":
         n_missing = int(targets.missing.sum())
         notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
+    value_facts = describe_values(targets)
+    notes += value_notes(value_facts)
     return ImpressionsDescription(
         task_names=list(names),
         depths=result_frame(describe_depths(depth, names)),
         periods=result_frame(describe_periods(targets, period, period_starts)),
         facts=columns,
+        value_facts=value_facts,
         notes=notes + column_notes(columns, names),
         n_described=len(sample.fold),
         has_times=time is not None,
@@ -374,6 +395,8 @@ class ImpressionsDescription:
     repeats : float
         Share of the described rows that repeat all inputs of a row before them. The
         time is no input, nor are columns that ``fit`` refuses.
+    value_facts : list of ValueFacts
+        What is known of each column of amounts.
 
     See Also
     --------
@@ -399,6 +422,32 @@ class ImpressionsDescription:
     n_described: int
     has_times: bool
     repeats: float
+    value_facts: list[ValueFacts]
+
+    @property
+    def values(self) -> Any:
+        """What is known of the columns of amounts.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to ndarray or None
+            One row per value, None without values:
+
+            - ``value``, ``task``: the column of amounts, and the task under which they
+              arise, no text for amounts per impression;
+            - ``n_events``, ``n_amounts``, ``n_zeros``: numbers of rows with the event,
+              of known amounts, and of amounts of 0;
+            - ``mean``, ``median``, ``quantile_99``, ``largest``: of the known amounts;
+            - ``largest_share``: part of the total in the largest 1 % of the amounts;
+            - ``n_effective``: number of equal amounts whose mean would be as uncertain:
+              the square of the total divided by the sum of the squares.
+        """
+        if not self.value_facts:
+            return None
+        rows = [asdict(facts) for facts in self.value_facts]
+        return result_frame(
+            {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        )
 
     @property
     def columns(self) -> Any:
@@ -516,6 +565,21 @@ class ImpressionsDescription:
         yield [["depth", "rows", "share"]], self._depth_cells(), "<>>"
         headers = [["period from", "rows", *task_names]]
         yield headers, self._period_cells(), "<>" + ">" * len(task_names)
+        if self.value_facts:
+            headers = [
+                ["", "", "", "", "", "", "", "in the"],
+                [
+                    "value",
+                    "under",
+                    "amounts",
+                    "mean",
+                    "median",
+                    "99 %",
+                    "largest",
+                    "top 1 %",
+                ],
+            ]
+            yield headers, self._value_cells(), "<<>>>>>>"
         # The first and the last task stand for many, so that lines fit on a screen.
         n_tasks = len(task_names)
         shown_tasks = range(n_tasks) if n_tasks <= 3 else [0, n_tasks - 1]
@@ -542,6 +606,26 @@ class ImpressionsDescription:
         return [
             [start, f"{n:,}", *(_share(rate, 2) for rate in rates)]
             for start, n, *rates in rows
+        ]
+
+    def _value_cells(self) -> list[list[str]]:
+        return [
+            [
+                _short(facts.value, NAME_WIDTH),
+                _short(facts.task or "impression", TASK_WIDTH),
+                f"{facts.n_amounts:,}",
+                *(
+                    "" if np.isnan(amount) else f"{amount:,.4g}"
+                    for amount in (
+                        facts.mean,
+                        facts.median,
+                        facts.quantile_99,
+                        facts.largest,
+                    )
+                ),
+                _share(facts.largest_share),
+            ]
+            for facts in self.value_facts
         ]
 
     def _column_cells(

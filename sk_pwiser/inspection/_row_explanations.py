@@ -1,7 +1,7 @@
-"""Why a row is predicted as it is: contributions of its columns to the log-odds."""
+"""Why a row is predicted as it is: what its columns add to log-odds and amounts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._columns._frames import collected, column_of
-from sk_pwiser._estimator._task_view import TaskView
+from sk_pwiser._estimator._funnel_view import FunnelView
 from sk_pwiser._responses import check_task, find_task
 from sk_pwiser._tasks import _tree
 from sk_pwiser._utils._checks import check_integer
@@ -34,6 +34,7 @@ def explain_rows(
     *,
     background: Any = None,
     tasks: Any = None,
+    given_event: bool = False,
     random_state: Any = None,
 ) -> "RowExplanations":
     """Compute what each column contributes to the log-odds of each task, per row.
@@ -42,12 +43,16 @@ def explain_rows(
     difference between the log-odds of the row and the mean log-odds of the background.
     They explain the model, not the causes of clicks.
 
+    Of a value, the logarithm of the mean amount is explained, so that a column
+    multiplies this amount.
+
     Parameters
     ----------
-    estimator : MultiTaskCTRCVRClassifier, FunnelCalibrator, TaskView or Pipeline
+    estimator : MultiTaskCTRCVRClassifier, FunnelCalibrator, TaskView, ValueView or \
+            Pipeline
         The fitted estimator, the fitted calibrator of one, a view of one of their
-        tasks, or a pipeline that ends in one of these, whose transformed columns are
-        explained.
+        tasks or values, or a pipeline that ends in one of these, whose transformed
+        columns are explained.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         The rows to explain.
     background : {DataFrame, array-like} of shape (n_background, n_features), \
@@ -56,8 +61,13 @@ def explain_rows(
         and the time is in proportion to their number. By default, up to 12 rows of `X`
         that are evenly spaced in the order of the last task's log-odds.
     tasks : int, str or list of these, default=None
-        Tasks to explain, by index or name, and "cvr" for P(last task | first task). By
-        default all tasks, and the CVR if the last task presupposes another one.
+        Tasks to explain, by index or name, "cvr" for P(last task | first task), and
+        names of values. By default all tasks, the CVR if the last task presupposes
+        another one, and all values.
+    given_event : bool, default=False
+        Whether values are explained by the logarithm of the mean amount given the
+        event under which it arises. By default by that of the mean per impression:
+        log P(event) plus this.
     random_state : int, RandomState instance or None, default=None
         Seed of the permutations. Unused with up to eight columns.
 
@@ -116,9 +126,10 @@ def explain_rows(
             steps.transform(X),
             background=None if background is None else steps.transform(background),
             tasks=tasks,
+            given_event=given_event,
             random_state=random_state,
         )
-    if isinstance(estimator, TaskView):
+    if isinstance(estimator, FunnelView):
         if tasks is not None:
             raise ValueError(
                 f"tasks must be None for a view of one task; got {tasks!r}."
@@ -127,16 +138,17 @@ def explain_rows(
             estimator._fitted,
             X,
             background=background,
-            tasks=estimator.task,
+            tasks=estimator._shown,
+            given_event=given_event,
             random_state=random_state,
         )
     if not hasattr(estimator, "_recombined_logits"):
         raise TypeError(
             "estimator must be a MultiTaskCTRCVRClassifier, a FunnelCalibrator of one, "
-            "a view of one of their tasks, or a pipeline that ends in one of these; "
-            f"got {type(estimator).__name__}."
+            "a view of one of their tasks or values, or a pipeline that ends in one of "
+            f"these; got {type(estimator).__name__}."
         )
-    outputs = _Outputs.read(estimator, tasks)
+    outputs = ExplainedOutputs.read(estimator, tasks, given_event=given_event)
     X = collected(X)
     if background is None:
         background = _choose_background(estimator, X)
@@ -147,7 +159,7 @@ def explain_rows(
             raise ValueError(f"{name} must have rows; it has none.")
     names, hashes, logits = estimator._recombined_logits(X, background)
     function = ValueFunction(
-        predict=lambda sources: outputs.log_odds(logits(sources)),
+        predict=lambda sources: outputs.explained(logits(sources)),
         hashes=hashes,
         n_rows=len(X),
     )
@@ -162,23 +174,41 @@ def explain_rows(
         column_names=names,
         task_names=outputs.names,
         data=_values_of(X, names),
+        value_names=outputs.value_names,
     )
 
 
 @dataclass(kw_only=True, frozen=True)
-class _Outputs:
-    """What is explained of the log-odds of all tasks."""
+class ExplainedOutputs:
+    """What is explained of the log-odds of all tasks, and of the amounts of values."""
 
     names: list[str]
-    indices: list[int]  # of the tasks; -1 for the CVR
+    # Of the tasks, after which the values come; -1 for the CVR.
+    indices: list[int]
     first: int  # tasks of the CVR
     last: int
+    # Index of the task under which each value arises, -1 for none.
+    value_parents: list[int]
+    given_event: bool  # whether values are those given the event
+
+    @property
+    def value_names(self) -> list[str]:
+        """Return the names of the values among the explained outputs."""
+        return [
+            name
+            for name, index in zip(self.names, self.indices, strict=True)
+            if index > self.last
+        ]
 
     @classmethod
-    def read(cls, estimator: Any, tasks: Any) -> "_Outputs":
+    def read(
+        cls, estimator: Any, tasks: Any, *, given_event: bool = False
+    ) -> "ExplainedOutputs":
         """Read the parameter `tasks`."""
         check_is_fitted(estimator)
         task_names = [str(name) for name in estimator.task_names_]
+        values: dict[str, Any] = estimator.value_parents_
+        value_names = list(values)
         last = len(task_names) - 1
         parents = _tree.read_task_parents(estimator.task_parents_, task_names)
         first = _tree.path_to(last, parents)[0]
@@ -187,6 +217,7 @@ class _Outputs:
             chosen = [*range(len(task_names))]
             if first != last:
                 chosen = [*chosen, CVR]
+            chosen = [*chosen, *value_names]
         elif isinstance(tasks, list | tuple):
             chosen = tasks
         else:
@@ -203,26 +234,51 @@ class _Outputs:
                 names.append(CVR)
                 indices.append(-1)
                 continue
+            if task in value_names:
+                names.append(task)
+                indices.append(len(task_names) + value_names.index(task))
+                continue
             index = find_task(
                 check_task(task, ""),
                 len(task_names),
                 task_names,
-                alternatives=", or 'cvr'",
+                alternatives=f", 'cvr', or a value of {value_names}"
+                if value_names
+                else ", or 'cvr'",
             )
             names.append(task_names[index])
             indices.append(index)
-        return cls(names=names, indices=indices, first=first, last=last)
+        return cls(
+            names=names,
+            indices=indices,
+            first=first,
+            last=last,
+            value_parents=[
+                -1 if task is None else task_names.index(task)
+                for task in values.values()
+            ],
+            given_event=given_event,
+        )
 
-    def log_odds(self, logits: np.ndarray) -> np.ndarray:
-        """Return the log-odds of the explained tasks, float64."""
-        logits = logits.astype(np.float64)
+    def explained(self, outputs: np.ndarray) -> np.ndarray:
+        """Return log-odds of the explained tasks, and logarithms of mean amounts.
+
+        `outputs` are the log-odds of all tasks, and after them the logarithms of the
+        mean amounts given the event; the result is float64.
+        """
+        outputs = outputs.astype(np.float64)
+        n_tasks = self.last + 1
+        # By logarithms, which are exact where probabilities are small.
+        log_p = -np.logaddexp(0, -outputs[:, :n_tasks])
         columns = []
         for index in self.indices:
             if index >= 0:
-                columns.append(logits[:, index])
+                column = outputs[:, index]
+                parent = self.value_parents[index - n_tasks] if index >= n_tasks else -1
+                if parent >= 0 and not self.given_event:
+                    column = column + log_p[:, parent]
+                columns.append(column)
                 continue
-            # By logarithms, which are exact where both probabilities are small.
-            log_p = -np.logaddexp(0, -logits)
             log_cvr = np.minimum(
                 log_p[:, self.last] - log_p[:, self.first], LARGEST_LOG_CVR
             )
@@ -258,7 +314,8 @@ def _values_of(X: Any, names: Sequence[Any]) -> np.ndarray:
 class RowExplanations:
     """Contributions of the columns of rows to the log-odds of tasks.
 
-    Made by :func:`explain_rows`.
+    Those of a value are contributions to the logarithm of its mean amount. Made by
+    :func:`explain_rows`.
 
     Parameters
     ----------
@@ -277,6 +334,9 @@ class RowExplanations:
         Names of the explained tasks, and "cvr".
     data : ndarray of object of shape (n_samples, n_columns)
         Values of the rows.
+    value_names : list of str, default=[]
+        Those of `task_names` that are values: their "log-odds" are logarithms of mean
+        amounts.
 
     See Also
     --------
@@ -304,6 +364,7 @@ class RowExplanations:
     column_names: list[Any]
     task_names: list[str]
     data: np.ndarray
+    value_names: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.contributions)
@@ -362,7 +423,8 @@ class RowExplanations:
         Returns
         -------
         list of str
-            Such as "item_id = 'shoes' multiplies the odds by 2.41".
+            Such as "item_id = 'shoes' multiplies the odds by 2.41", of a value "... the
+            mean amount by 2.41".
 
         Raises
         ------
@@ -373,11 +435,14 @@ class RowExplanations:
         if row >= len(self):
             raise ValueError(f"row must be less than {len(self)}; got {row}.")
         n_reasons = check_integer("n_reasons", n_reasons, at_least=1)
-        contributions = self.contributions[row, :, self._find_task(task)]
+        index = self._find_task(task)
+        contributions = self.contributions[row, :, index]
+        is_value = self.task_names[index] in self.value_names
+        explained = "mean amount" if is_value else "odds"
         order = np.argsort(-np.abs(contributions), kind="stable")[:n_reasons]
         return [
             f"{self.column_names[column]} = {shorten(self.data[row, column])} "
-            f"multiplies the odds by {np.exp(contributions[column]):.3g}"
+            f"multiplies the {explained} by {np.exp(contributions[column]):.3g}"
             for column in order
             if contributions[column] != 0
         ]
@@ -554,9 +619,11 @@ class RowExplanationDisplay:
         ax.set_yticks(places, labels)
         ax.invert_yaxis()
         ax.axvline(0, color=_displays.GREY, linewidth=0.8)
-        ax.set_xlabel(
-            f"Contribution to the log-odds of {explanations.task_names[index]}"
-        )
+        name = explanations.task_names[index]
+        explained = "log-odds"
+        if name in explanations.value_names:
+            explained = "logarithm of the mean amount"
+        ax.set_xlabel(f"Contribution to the {explained} of {name}")
         self.ax_ = ax
         self.figure_ = ax.figure
         return self

@@ -704,7 +704,9 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         return linear
 
     def _log_probabilities(self, linear: Array) -> Array:
-        if self._loss == "log_loss":
+        # The first files of version 0.1.0 have the parameter only.
+        fitted_loss = vars(self).get("_loss", self.loss)
+        if fitted_loss == "log_loss":
             return super()._log_probabilities(linear)
         probabilities = np.clip(0.5 * (1.0 + linear), np.finfo(float).tiny, 1.0)
         log_probabilities: Array = np.log(probabilities)

@@ -25,6 +25,9 @@ from sk_pwiser.model_selection._folds import (
     warn_about_random_folds as warn_about_random_folds,
 )
 from sk_pwiser.model_selection._loss_comparison import LossComparison
+from sk_pwiser.model_selection._value_models import (
+    named_value_models as named_value_models,
+)
 
 __all__ = [
     "FunnelGroupKFold",

@@ -34,7 +34,16 @@ from sk_pwiser.model_selection._folds import (
     FunnelStratifiedKFold,
     warn_about_random_folds,
 )
-from sk_pwiser.model_selection._loss_comparison import LossComparison, as_printed
+from sk_pwiser.model_selection._loss_comparison import (
+    RATIO,
+    LossComparison,
+    as_printed,
+)
+from sk_pwiser.model_selection._value_scores import (
+    labels_of_events,
+    value_scoring,
+    value_tasks_of,
+)
 
 # Training and test rows.
 Split = tuple[np.ndarray, np.ndarray]
@@ -168,7 +177,8 @@ def compare_losses(
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Beside them the
+        columns of amounts that `value_tasks` of the estimator names.
     losses : sequence of str or class, default=("bce", "pwiser")
         Values of the parameter ``loss``. The first one is the baseline. The
         ``loss_params`` of the estimator are only used with its own loss; other losses
@@ -185,7 +195,10 @@ def compare_losses(
         Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
         None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
         of P(last task | first task) if there are several tasks ("CVR AUC"), and minus
-        the mean log loss ("minus log loss"). If the estimator has a
+        the mean log loss ("minus log loss"). With `value_tasks`, also, for each value,
+        the normalised Gini coefficient of the predicted amounts ("spend Gini") and
+        minus the relative error of their total ("minus spend total error"). If the
+        estimator has a
         `negative_sampling_rate`, rows without a click count 1 / rate times in these
         scores, as in the full log.
     groups : array-like of shape (n_samples,), default=None
@@ -313,16 +326,20 @@ def cross_validate_models(
     }
     check_match(X, _num_samples(Y), **per_row)
     estimators = list(models.values())
+    value_tasks = value_tasks_of(estimators)
+    events = labels_of_events(Y, value_tasks) if value_tasks else Y
     scoring_name = scoring if isinstance(scoring, str) else "score"
     if scoring is None:
-        scoring = scoring_of_models(estimators, Y)
+        scoring = scoring_of_models(estimators, Y, events, value_tasks)
     # An unknown scorer would otherwise raise after the first fit.
     scorer = check_scoring(estimators[0], scoring=scoring)
     values, value_of_row = read_values(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
-    splits = list(make_splits(estimators[0], X, Y, cv=cv, groups=groups, seed=seed))
+    splits = list(
+        make_splits(estimators[0], X, events, cv=cv, groups=groups, seed=seed)
+    )
     if len(splits) < 2:
         raise ValueError(f"cv must give at least 2 splits, got {len(splits)}: {cv!r}.")
     warn_about_random_folds(estimators, X, cv, splits, groups)
@@ -390,10 +407,16 @@ def comparison_of(
         metric: np.reshape([result.scores[metric] for result in results], shape).T
         for metric in results[0].scores
     }
+    ratios = {
+        metric.removeprefix(RATIO): scores_by_metric.pop(metric)
+        for metric in list(scores_by_metric)
+        if metric.startswith(RATIO)
+    }
     warn_about_undefined(scores_by_metric, len(splits))
     return LossComparison(
         names,
         scores_by_metric,
+        ratios=ratios or None,
         test_train_ratio=float(
             np.mean([len(test) / len(train) for train, test in splits])
         ),
@@ -420,14 +443,23 @@ def warn_about_undefined(
         )
 
 
-def scoring_of_models(estimators: Sequence[Any], Y: Any) -> Any:
-    """Return the default scores, those on the full log if the models have a rate."""
-    scoring = default_scoring(estimators[0], Y)
+def scoring_of_models(
+    estimators: Sequence[Any], Y: Any, events: Any, value_tasks: Mapping[Any, Any]
+) -> Any:
+    """Return the default scores, those on the full log if the models have a rate.
+
+    `events` are the labels without columns of amounts. Models that predict no
+    probabilities are compared by the amounts alone.
+    """
+    scoring: dict[str, Any] = {}
+    if all(hasattr(estimator, "predict_proba") for estimator in estimators):
+        scoring = default_scoring(estimators[0], events)
     if get_config()["enable_metadata_routing"]:
         scoring = copy.deepcopy(scoring)
         # As without routing, weights are those of fits only.
         for scorer in scoring.values():
             scorer.set_score_request(sample_weight=False)
+    scoring |= value_scoring(Y, value_tasks)
     rate = sampling_rate(estimators)
     if rate == 1:
         return scoring
@@ -600,7 +632,13 @@ class StoredPredictions:
     Each method of the estimator is called once, not once per part.
     """
 
-    methods = ("predict_proba", "predict", "decision_function", "predict_cvr")
+    methods = (
+        "predict_proba",
+        "predict",
+        "decision_function",
+        "predict_cvr",
+        "predict_value",
+    )
 
     def __init__(self, estimator: Any, X: Any) -> None:
         self.estimator = estimator

@@ -25,7 +25,8 @@ from sklearn.utils.fixes import parse_version
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._frames import collected, selectable
 from sk_pwiser._responses import check_targets
-from sk_pwiser._tasks._labels import read_labels
+from sk_pwiser._tasks import _amounts
+from sk_pwiser._tasks._labels import names_of_columns, read_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
 from sk_pwiser.model_selection._loss_comparison import LossComparison
@@ -58,6 +59,7 @@ def compare_models(
     Y: Any,
     *,
     models: str | Sequence[str] | Mapping[str, Any] = "default",
+    value_tasks: Mapping[Any, Any] | None = None,
     cv: Any = 5,
     scoring: Any = None,
     groups: npt.ArrayLike | None = None,
@@ -74,7 +76,8 @@ def compare_models(
         Impressions. All models read the category and numeric columns that
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` finds in them.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Beside them the
+        columns of amounts that `value_tasks` names.
     models : "default", sequence of str or dict of str to str or estimator, \
             default="default"
         The models; differences are those to the first one. "default" is this estimator,
@@ -96,6 +99,23 @@ def compare_models(
         statistics, by :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, values
         are these names, or classifiers whose `predict_proba` the scorers of
         :mod:`sk_pwiser.metrics` read.
+
+        With `value_tasks`, the models predict amounts per impression by their method
+        `predict_value`:
+
+        - "sk_pwiser": the classifier with these `value_tasks`;
+        - "mean_amount": its probabilities without them, times the mean amount;
+        - "logistic_gamma": logistic regression of a positive amount times a gamma
+          regression of its size, with equal penalties;
+        - "lightgbm_log_amounts": boosted trees of a positive amount times those of its
+          logarithm, with the smearing of Duan (1983);
+        - "lightgbm_tweedie": boosted trees of the amounts of all rows.
+    value_tasks : dict or None, default=None
+        Compares predicted amounts instead of events: columns of ``Y`` with amounts and
+        the tasks under which they arise, as the parameter of
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The default scores are, for each
+        value, the normalised Gini coefficient ("spend Gini") and minus the relative
+        error of the total ("minus spend total error").
     cv : int, splitter or iterable of (train, test), default=5
         As in :func:`compare_losses`; :class:`FunnelTimeSplit` tests on later periods.
     scoring : str, callable, list, tuple or dict, default=None
@@ -122,7 +142,8 @@ def compare_models(
     ------
     ValueError, TypeError
         If there are fewer than two models, if a name is unknown, if an estimator has
-        no `predict_proba`, or if labels are missing.
+        no `predict_proba` or, with `value_tasks`, no `predict_value`, or if labels are
+        missing.
     ImportError
         If the package of a named model is not installed, or pandas, which the models
         of other packages need.
@@ -144,8 +165,11 @@ def compare_models(
     """
     X = collected(X)
     Y = collected(Y)
-    labels, missing, _ = read_labels(Y, "ignore", input_name="Y")
-    if labels.size == len(labels) and np.ndim(Y) > 1:
+    events = Y
+    if value_tasks:
+        events, *_ = _amounts.split_columns(Y, value_tasks, names_of_columns(Y))
+    labels, missing, _ = read_labels(events, "ignore", input_name="Y")
+    if not value_tasks and labels.size == len(labels) and np.ndim(Y) > 1:
         Y = _safe_indexing(selectable(Y), 0, axis=1)  # other packages warn of columns
     if missing is not None and missing.any():
         raise ValueError(
@@ -157,16 +181,16 @@ def compare_models(
             "X must not be sparse, since models of other packages read its columns; "
             "pass X.toarray(), or pipelines of your own in a dict of models."
         )
-    model_of_name = named_models(models, n_tasks=labels.size // len(labels))
-    if len(model_of_name) < 2:
-        raise ValueError(
-            f"models must name at least two models, got {list(model_of_name)}."
-        )
-    for name, model in model_of_name.items():
-        if isinstance(model, type) or not hasattr(model, "predict_proba"):
-            raise TypeError(
-                f"models[{name!r}] must have the method predict_proba, got {model!r}."
-            )
+    method = "predict_proba"
+    if value_tasks:
+        # Not at the top: these models consist of those of events.
+        from sk_pwiser.model_selection._value_models import named_value_models
+
+        method = "predict_value"
+        model_of_name = named_value_models(models, value_tasks)
+    else:
+        model_of_name = named_models(models, n_tasks=labels.size // len(labels))
+    check_models(model_of_name, method)
     return cross_validate_models(
         model_of_name,
         X,
@@ -180,6 +204,19 @@ def compare_models(
         verbose=verbose,
         random_state=random_state,
     )
+
+
+def check_models(model_of_name: Mapping[str, Any], method: str) -> None:
+    """Raise if there are not two models, or if one cannot predict."""
+    if len(model_of_name) < 2:
+        raise ValueError(
+            f"models must name at least two models, got {list(model_of_name)}."
+        )
+    for name, model in model_of_name.items():
+        if isinstance(model, type) or not hasattr(model, method):
+            raise TypeError(
+                f"models[{name!r}] must have the method {method}, got {model!r}."
+            )
 
 
 def named_models(

@@ -22,6 +22,8 @@ Row = dict[str, Any]
 SMALL_DIFFERENCE = 1e-4
 # Metrics are printed without it, and with their own sign.
 MINUS = "minus "
+# The names of predicted over observed totals begin with it; they are no metrics.
+RATIO = "predicted / observed "
 
 
 @dataclass(repr=False, eq=False)
@@ -51,6 +53,9 @@ class LossComparison:
         For each fold, the ``random_state`` of the fits.
     fit_times, score_times : array-like of shape (n_candidates, n_splits), default=None
         Durations of each fit, and of its predictions and scores, in seconds.
+    ratios : dict of str to array-like, default=None
+        For each value, the predicted over the observed total amount, of shape
+        (n_candidates, n_splits); 1 is best.
 
     Raises
     ------
@@ -121,6 +126,7 @@ class LossComparison:
     seeds: Any = None
     fit_times: Any = None
     score_times: Any = None
+    ratios: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.candidates = [str(name) for name in self.candidates]
@@ -128,6 +134,11 @@ class LossComparison:
             metric: np.asarray(scores, dtype=float)
             for metric, scores in self.scores.items()
         }
+        if self.ratios is not None:
+            self.ratios = {
+                name: np.asarray(ratios, dtype=float)
+                for name, ratios in self.ratios.items()
+            }
         for name in ("seeds", "fit_times", "score_times"):
             if getattr(self, name) is not None:
                 setattr(self, name, np.asarray(getattr(self, name)))
@@ -240,7 +251,19 @@ class LossComparison:
                     low, high = sorted([sign * row["low"], sign * row["high"]])
                     interval = _interval(low, high, digits, "+")
                 cells.append((name, row["candidate"], mean, difference, interval))
-        return "\n".join([title, *aligned(cells, "<<>>>"), *verdicts])
+        lines = [title, *aligned(cells, "<<>>>"), *verdicts, *self._ratio_lines()]
+        return "\n".join(lines)
+
+    def _ratio_lines(self) -> list[str]:
+        """Return a line per value: the mean ratio of totals of each candidate."""
+        lines = []
+        for value, ratios in (self.ratios or {}).items():
+            means = [
+                f"{candidate} {_finite_mean(row):.2f}"
+                for candidate, row in zip(self.candidates, ratios, strict=True)
+            ]
+            lines.append(f"{value}, predicted / observed total: {', '.join(means)}.")
+        return lines
 
     @property
     def seconds(self) -> str:

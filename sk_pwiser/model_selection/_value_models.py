@@ -38,16 +38,22 @@ class OneModelPerValue(BaseEstimator):
 
     The model is fitted by ``fit(X, happened, amounts)``: whether each row has the event
     under which the amounts arise, and the amounts, NaN where there is none or it is
-    unknown. All rows have the event of amounts per impression.
+    unknown. All rows have the event of amounts per impression. It does not read the
+    columns `left_out`, such as the time of each row.
     """
 
-    def __init__(self, model: Any, value_tasks: Mapping[Any, Any]) -> None:
+    def __init__(
+        self, model: Any, value_tasks: Mapping[Any, Any], left_out: Sequence[str] = ()
+    ) -> None:
         self.model = model
         self.value_tasks = value_tasks
+        self.left_out = left_out
 
     def fit(self, X: Any, Y: Any) -> Self:
         targets = _labels.check_targets(collected(Y), value_tasks=self.value_tasks)
         values = targets.learnt_values
+        X = self._columns(X)
+        self.task_names_ = list(targets.task_names)
         self.models_ = []
         for column, parent in enumerate(values.parents):
             happened = np.ones(len(targets.values), dtype=bool)
@@ -59,8 +65,13 @@ class OneModelPerValue(BaseEstimator):
 
     def predict_value(self, X: Any) -> np.ndarray:
         """Return mean amounts per impression, `(n_samples, n_values)`, 1-D for one."""
+        X = self._columns(X)
         means = [model.predict(X) for model in self.models_]
         return means[0] if len(means) == 1 else np.column_stack(means)
+
+    def _columns(self, X: Any) -> Any:
+        """Return a table without the columns that are left out."""
+        return X.drop(columns=list(self.left_out)) if len(self.left_out) else X
 
 
 class ProbabilityTimesAmount(RegressorMixin, BaseEstimator):
@@ -207,6 +218,7 @@ class NetworkTimesMean(BaseEstimator):
         names = list(targets.task_names)
         classifier = clone(self.classifier).set_params(task_names=names)
         self.classifier_ = classifier.fit(X, targets.values.astype(np.int64))
+        self.task_names_ = names
         has_amount = ~np.isnan(targets.amounts)
         totals = np.where(has_amount, targets.amounts, 0.0).sum(axis=0)
         self.means_ = totals / np.maximum(has_amount.sum(axis=0), 1)
@@ -276,12 +288,14 @@ def named_value_models(
     value_tasks: Mapping[Any, Any],
     *,
     classifier: Any = None,
+    left_out: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return the models by name, which have `fit(X, Y)` and `predict_value(X)`.
 
     By default all whose packages are installed. The labels contain the amounts.
-    `classifier` is this package's estimator with other parameters than its defaults.
+    `classifier` is this package's estimator with other parameters than its defaults;
+    models of other packages do not read the columns `left_out`.
     """
     model_of_label = check_model_names(models, VALUE_MODEL_NAMES)
     if classifier is None:
@@ -294,6 +308,7 @@ def named_value_models(
         elif name == MEAN_AMOUNT:
             model = NetworkTimesMean(clone(classifier), dict(value_tasks))
         else:
-            model = OneModelPerValue(VALUE_MODELS[name](seed), dict(value_tasks))
+            model = VALUE_MODELS[name](seed)
+            model = OneModelPerValue(model, dict(value_tasks), left_out)
         model_of_label[label] = model
     return model_of_label

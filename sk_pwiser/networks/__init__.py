@@ -28,6 +28,7 @@ from sk_pwiser.networks._spec import (
     Bags,
     BagSpec,
     NetworkSpec,
+    VectorSpec,
 )
 from sk_pwiser.networks._stem import STEM
 from sk_pwiser.networks._task_space import chain_logits, full_log_logits
@@ -74,6 +75,7 @@ __all__ = [
     "OMoE",
     "SharedBottom",
     "SingleTask",
+    "VectorSpec",
     "chain_logits",
     "full_log_logits",
     "numeric_widths",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._input import InputLayer
-from sk_pwiser.networks._spec import Bags, NetworkSpec
+from sk_pwiser.networks._spec import Bags, NetworkSpec, VectorSpec
 from sk_pwiser.networks._task_space import (
     chain_logits,
     full_log_logits,
@@ -471,6 +471,18 @@ class MultiTaskNetwork(nn.Module):
         bags = [bag._replace(n_vectors=n) for bag, n in sizes]
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
         self.input_layer.set_tables(cardinalities, weights, bags)
+
+    def set_vectors(self, vectors: Sequence[VectorSpec]) -> None:
+        """Replace the vectors of category values, in place.
+
+        Parameters
+        ----------
+        vectors : sequence of VectorSpec
+            Those of the same columns, with vectors of the same sizes.
+        """
+        self.spec = replace(self.spec, vectors=list(vectors))
+        if self.input_layer.vectors is not None:
+            self.input_layer.vectors.set_vectors(vectors)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch.

@@ -13,6 +13,7 @@ from sk_pwiser.networks._interactions import CrossNetwork, FactorizationMachine
 from sk_pwiser.networks._layers import INITIAL_STD, constant
 from sk_pwiser.networks._numeric_inputs import NumericInputs
 from sk_pwiser.networks._spec import Bags, BagSpec, NetworkSpec
+from sk_pwiser.networks._value_vectors import ValueVectors
 
 
 class InputLayer(nn.Module):
@@ -43,6 +44,9 @@ class InputLayer(nn.Module):
         for index, column, value in spec.unseen_inputs:
             self.values_of[index] = column
             self.unseen_inputs[index] = value
+        self.unseen_sources = constant(torch.arange(spec.n_numeric))
+        self.unseen_factors = constant(torch.zeros(spec.n_numeric))
+        self._set_sources(spec.unseen_sources)
         self.embeddings = nn.ModuleList(
             nn.Embedding(sum(spec.cardinalities), dim) for _ in range(n_tables)
         )
@@ -55,6 +59,9 @@ class InputLayer(nn.Module):
         all_are_used = len(components) == n_columns * dim
         self.used = None if all_are_used else constant(components)
         self._set_cardinalities(spec.cardinalities)
+        self.vectors: ValueVectors | None = None
+        if spec.vectors:
+            self.vectors = ValueVectors(spec, n_tables)
         # Lists read the whole vectors of their column.
         list_columns = {bag.column for bag in spec.bags}
         self.read_widths = [
@@ -104,7 +111,13 @@ class InputLayer(nn.Module):
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
         places, dropped = self._look_up(codes)
-        embedded = [table(places).flatten(1) for table in self.embeddings]
+        by_column = [table(places) for table in self.embeddings]
+        if self.vectors is not None:
+            by_column = [
+                self.vectors.add(vectors, codes, table)
+                for table, vectors in enumerate(by_column)
+            ]
+        embedded = [vectors.flatten(1) for vectors in by_column]
         if self.used is not None:
             embedded = [table.index_select(1, self.used) for table in embedded]
         n_tables = len(embedded)
@@ -116,7 +129,7 @@ class InputLayer(nn.Module):
         if dropped is not None and self.depends:
             # Inputs that depend on no value read the last, added column.
             is_unseen = F.pad(dropped, (0, 1)).index_select(1, self.values_of)
-            numeric = torch.where(is_unseen, self.unseen_inputs, numeric)
+            numeric = self._replace_unseen(is_unseen, numeric)
         blocks.append([bins(numeric) for bins in self.bins] or [numeric] * n_tables)
         inputs = [torch.cat(columns, dim=1) for columns in zip(*blocks, strict=True)]
         # Gates come first: their factors then apply to the products, too.
@@ -128,6 +141,8 @@ class InputLayer(nn.Module):
 
     def _look_up(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the rows of the tables, and which values category dropout replaces."""
+        if self.vectors is not None:
+            codes = self.vectors.own_codes(codes, self.unseen_code)
         places = codes + self.offsets
         if not self.training or not self.drops:
             return places, None
@@ -136,6 +151,28 @@ class InputLayer(nn.Module):
         drawn.uniform_(generator=generator_on(codes.device))
         dropped = drawn < self.dropout
         return torch.where(dropped, self.unseen, places), dropped
+
+    def _replace_unseen(self, is_unseen: Tensor, numeric: Tensor) -> Tensor:
+        """Replace the inputs of unseen values."""
+        replaced = torch.where(is_unseen, self.unseen_inputs, numeric)
+        # An input may follow that of its parent, which may be replaced itself.
+        for _ in range(self.n_levels):
+            sources = replaced.index_select(1, self.unseen_sources)
+            followed = self.unseen_inputs + self.unseen_factors * sources
+            replaced = torch.where(is_unseen, followed, numeric)
+        return replaced
+
+    def _set_sources(self, sources: Sequence[tuple[int, int, float]]) -> None:
+        """Set which inputs of unseen values follow which others."""
+        source_of = {index: source for index, source, _ in sources}
+        self.n_levels = 0
+        for index, source, factor in sources:
+            self.unseen_sources[index] = source
+            self.unseen_factors[index] = factor
+            n_levels = 1
+            while (source := source_of.get(source, -1)) >= 0:
+                n_levels += 1
+            self.n_levels = max(self.n_levels, n_levels)
 
     def with_sums(self, codes: Tensor, numeric: Tensor, bags: Bags) -> Tensor:
         """Put the sums over bags before the numeric inputs.
@@ -160,14 +197,23 @@ class InputLayer(nn.Module):
         start = int(self.offsets[column])
         rows = slice(start, start + self.cardinalities[column])
         width = self.read_widths[column]
-        return torch.cat([table[rows, :width] for table in self.tables], dim=1).detach()
+        tables: Sequence[Tensor] = [table[rows] for table in self.tables]
+        if self.vectors is not None:
+            tables = [
+                self.vectors.add_to_column(table, column, index)
+                for index, table in enumerate(tables)
+            ]
+        return torch.cat([table[:, :width] for table in tables], dim=1).detach()
 
     def set_unseen_inputs(
-        self, unseen_inputs: Sequence[tuple[int, int, float]]
+        self,
+        unseen_inputs: Sequence[tuple[int, int, float]],
+        unseen_sources: Sequence[tuple[int, int, float]] = (),
     ) -> None:
         """Set the numeric inputs of unseen values, as in the network's `spec`."""
         for index, _, value in unseen_inputs:
             self.unseen_inputs[index] = value
+        self._set_sources(unseen_sources)
 
     def set_tables(
         self,
@@ -180,6 +226,8 @@ class InputLayer(nn.Module):
         Those of the bags follow in `weights`.
         """
         self._set_cardinalities(cardinalities)
+        if self.vectors is not None:
+            self.vectors.set_cardinalities(cardinalities)
         tables = list(self.embeddings)
         if self.bags is not None:
             self.bags.set_columns(bags, self.offsets)

@@ -102,6 +102,34 @@ class BagSpec(NamedTuple):
     has_ages: bool = False
 
 
+class VectorSpec(NamedTuple):
+    """Vectors of the values of a category column, such as of their texts.
+
+    Parameters
+    ----------
+    column : int
+        Index of the category column.
+    vectors : float32 Tensor of shape (n_vectors, size)
+        The vectors; the first one stands for values without a vector.
+    rows : int64 Tensor of shape (n_codes,)
+        The vector of each code. Codes from the cardinality of the column on have a
+        vector, but no embedding.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import NetworkSpec, VectorSpec
+    >>> vectors = VectorSpec(0, torch.randn(3, 8), torch.tensor([0, 0, 1, 2]))
+    >>> spec = NetworkSpec([3], 0, 4, [0.1], vectors=[vectors])
+    >>> spec.vectors[0].vectors.shape[1]
+    8
+    """
+
+    column: int
+    vectors: Tensor
+    rows: Tensor
+
+
 TASK_SPACES = ("entire", "conditional")
 
 
@@ -189,6 +217,13 @@ class NetworkSpec:
         Numeric inputs that depend on a category value: the index of the input, that of
         the category column, and what the input is for an unseen value. Category dropout
         replaces them with the value.
+    unseen_sources : sequence of tuple (int, int, float), default=()
+        Inputs that follow another input if their value is unseen: the index of one of
+        `unseen_inputs`, that of the other input, and the factor of the latter. Such is
+        the rate of an unseen value whose parent is known.
+    vectors : sequence of VectorSpec, default=()
+        Vectors of the values of category columns. The codes of such a column may exceed
+        its cardinality: `input_layer` reads them.
 
     Attributes
     ----------
@@ -240,6 +275,8 @@ class NetworkSpec:
     domain_features: Sequence[int] | None = None
     value_parents: Sequence[int] = ()
     unseen_inputs: Sequence[tuple[int, int, float]] = ()
+    unseen_sources: Sequence[tuple[int, int, float]] = ()
+    vectors: Sequence[VectorSpec] = ()
 
     n_events: int = field(init=False)
     event_parents: tuple[int, ...] = field(init=False)

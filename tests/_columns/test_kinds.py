@@ -15,6 +15,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns import _choose
 from sk_pwiser._columns._base import Column
 from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._columns._registry import KINDS
 from sk_pwiser._columns._sparse import SparseColumns
 from sk_pwiser._estimator import _saving
@@ -139,12 +140,16 @@ def test_each_kind_claims_columns():
         "ages": [[3.0], [2.0], [], [1.0]],
         "items": [["a"], ["b"], [], ["a"]],
         "item": list("abab"),
+        "film": list("aabb"),
+        "position": [1, 2, 1, 3],
         "array": [np.ones(2)] * 4,
         "number": [1.5, 2.5, 3.0, 4.0],
     }
     shared = {"list_pooling": {"items": "attention"}, "time_column": "time"}
     shared |= {"list_weights": {"items": "weights"}, "list_ages": {"items": "ages"}}
     shared |= {"shared_embeddings": {"items": "item"}}
+    shared |= {"exposure_features": {"position": None}}
+    shared |= {"vectors": {"film": IdVectors({"a": [1.0, 2.0]})}}
     made = {SparseColumns}
     for encoding in ("standard", "quantile", "piecewise_linear", "bins_and_scores"):
         encoder = TableEncoder(numeric_encoding=encoding, **shared)

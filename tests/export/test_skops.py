@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import json
 import os
 import re
 import zipfile
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from serving_rows import HAS_CONSTANT, OTHER, X, Y
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
@@ -21,6 +22,7 @@ from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils.fixes import parse_version
 from small_model import small
 from torch.optim import Adam
+from version_files import SKOPS_FOLDER, table_of
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, ValueView
 from sk_pwiser.calibration import FunnelCalibrator
@@ -86,6 +88,23 @@ def test_a_loaded_estimator_predicts_and_continues_to_the_bit(params):
         each.partial_fit(X[:99], Y[:99]).partial_fit(X, Y)
     assert_array_equal(again.predict_proba(X), model.predict_proba(X))
     assert not hasattr(clone(again), "net_")
+
+
+# The file knows the version of scikit-learn that wrote it.
+@pytest.mark.filterwarnings("ignore:Trying to unpickle estimator")
+@pytest.mark.parametrize(
+    "file", sorted(SKOPS_FOLDER.glob("*.skops")), ids=lambda file: file.stem
+)
+def test_files_of_all_releases_can_be_read(file):
+    estimator = skops.load(file, trusted=TRUSTED_TYPES)
+    _, _, name = file.stem.partition("_")
+    expected = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    assert_allclose(estimator.predict_proba(table_of(name)), expected, atol=1e-5)
+
+
+def test_the_first_release_has_files():
+    for name in ("calibrator", "cp_logistic", "sparse_linear"):
+        assert (SKOPS_FOLDER / f"0.1.0_{name}.skops").exists()
 
 
 def test_the_file_holds_one_class_and_arrays_of_numbers():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logit
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from small_model import small
 
@@ -62,7 +63,7 @@ def log_odds(model, table):
     return np.column_stack([logit(p), logit(cvr)])
 
 
-def brute_force(model, row, background, columns=COLUMNS):
+def brute_force(model, row, background, columns=COLUMNS, outputs=log_odds):
     """Return the mean over all orders of what a column adds when it joins."""
     mean_of = {}
 
@@ -75,7 +76,7 @@ def brute_force(model, row, background, columns=COLUMNS):
                     values = [row[column].iloc[0]] * len(table)
                     table[column] = pd.Series(values, index=table.index)
                     table[column] = table[column].astype(background[column].dtype)
-            mean_of[key] = log_odds(model, table).mean(axis=0)
+            mean_of[key] = outputs(model, table).mean(axis=0)
         return mean_of[key]
 
     found = np.zeros((len(columns), 3))
@@ -176,6 +177,84 @@ def test_histories_of_a_pipeline_are_columns():
     assert set(found.column_names) == columns
     sums = found.contributions.sum(axis=1) + found.base_values
     assert_allclose(sums, log_odds(pipeline, log[-2:]), atol=1e-5)
+
+
+SPEND = np.where(Y["conversion"], np.exp(X["age"]) * (1 + (SHOPS < "d")), 0)
+LABELS = Y.assign(spend=SPEND, watch=1 + X["hour"])
+
+
+@pytest.fixture(scope="module")
+def valued(model):
+    params = {"value_tasks": {"spend": "conversion", "watch": None}, "max_epochs": 8}
+    return clone(model).set_params(**params).fit(X, LABELS)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tweedie", "calibrated", "calibrated by"])
+@pytest.mark.parametrize("given_event", [False, True])
+def test_contributions_to_amounts_sum_to_their_logarithms(kind, given_event, valued):
+    model = valued
+    if kind == "tweedie":
+        model = clone(valued).set_params(value_loss="tweedie").fit(X, LABELS)
+    elif kind != "plain":
+        by = "market" if kind == "calibrated by" else None
+        model = FunnelCalibrator(valued, method="sigmoid", by=by).fit(X, LABELS)
+    found = explain_rows(
+        model,
+        ROWS,
+        background=BACKGROUND,
+        tasks=["spend", "watch"],
+        given_event=given_event,
+    )
+    assert found.task_names == found.value_names == ["spend", "watch"]
+    expected, of_background = (
+        np.log(model.predict_value(table, given_event=given_event))
+        for table in (ROWS, BACKGROUND)
+    )
+    assert_allclose(found.log_odds, expected, atol=1e-5)
+    assert_allclose(found.base_values, of_background.mean(axis=0), atol=1e-5)
+    sums = found.contributions.sum(axis=1) + found.base_values
+    assert_allclose(sums, expected, atol=1e-5)
+
+
+def test_contributions_to_amounts_are_those_of_all_orders(valued):
+    columns = ["shop", "price", "is_new", "area"]
+    same = {"age": 0.5, "hour": 3, "market": "north"}
+    background = BACKGROUND.assign(**same, tags=X["tags"], tag_weights=X["tag_weights"])
+    row = ROWS[1:2].assign(**same)
+    for name in ("tags", "tag_weights"):
+        background[name] = pd.Series([row[name].iloc[0]] * 6, index=background.index)
+
+    def log_means(model, table):
+        given_event = np.log(model.predict_value(table, given_event=True)[:, 0])
+        return np.column_stack([given_event, np.log(model.predict_value(table))])
+
+    expected = brute_force(valued, row, background, columns, outputs=log_means)
+    places = [COLUMNS.index(name) for name in columns]
+    for given_event, place in {True: 0, False: 1}.items():
+        found = explain_rows(
+            valued, row, background=background, tasks="spend", given_event=given_event
+        )
+        contributions = found.contributions[0, places, 0]
+        assert_allclose(contributions, expected[:, place], atol=1e-5)
+    assert np.abs(expected).max() > 0.05
+
+
+def test_values_are_explained_after_tasks(valued):
+    found = explain_rows(valued, ROWS, background=BACKGROUND)
+    assert found.task_names == ["click", "conversion", "cvr", "spend", "watch"]
+    assert found.value_names == ["spend", "watch"]
+    alone = explain_rows(valued.task("spend"), ROWS, background=BACKGROUND)
+    assert alone.task_names == ["spend"]
+    assert_allclose(alone.contributions[:, :, 0], found.contributions[:, :, 3])
+    factor = np.exp(np.abs(found.contributions[1, :, 3]).max())
+    (reason,) = found.reasons(1, "spend", n_reasons=1)
+    assert "multiplies the mean amount by" in reason
+    multiple = float(reason.rpartition(" ")[2])
+    assert max(multiple, 1 / multiple) == pytest.approx(factor, rel=0.01)
+    display = RowExplanationDisplay(explanations=alone).plot(row=0)
+    assert "logarithm of the mean amount of spend" in display.ax_.get_xlabel()
+    with pytest.raises(ValueError, match=r"a value of .*'watch'\]; got 'spent'"):
+        explain_rows(valued, ROWS, background=BACKGROUND, tasks="spent")
 
 
 def table_function(predict, rows, background):
