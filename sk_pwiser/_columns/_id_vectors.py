@@ -11,6 +11,10 @@ from sk_pwiser._columns._row_fields import as_column
 # Stands for the table in a file, whose encoding has the scaled vectors.
 IN_FILE = "learnt; a file does not hold the table"
 
+# Numbers of a row that are written at a time: as many as the cache of a processor
+# writes together.
+COPIED_COLUMNS = 16
+
 
 class IdVectors:
     """The vectors of the ids of a column: a DataFrame, or a mapping of id to vector.
@@ -118,8 +122,12 @@ def _read_frame(table, name, place):
         lists = _frames.read_lists(cells[0], labels[0])
         return ids, _stack_lists(lists, ids, place)
     vectors = np.zeros((len(ids) + 1, len(cells)), dtype=np.float32)
-    for index, (label, column) in enumerate(columns.items()):
-        vectors[1:, index] = _frames.read_numbers(column, f"{place}: column {label!r}")
+    for start in range(0, len(cells), COPIED_COLUMNS):
+        copied = [
+            _frames.read_numbers(column, f"{place}: column {label!r}").astype("f4")
+            for label, column in list(columns.items())[start : start + COPIED_COLUMNS]
+        ]
+        vectors[1:, start : start + COPIED_COLUMNS] = np.stack(copied, axis=1)
     return ids, vectors
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sk_pwiser._columns import _amount_statistics
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._frames import check_among, find_column
 from sk_pwiser._columns._list import LISTS, Elements
@@ -147,6 +148,8 @@ class BlockCounts:
         self.last_parents = statistics.no_parents()
         # Sums of the weights of training rows, and of those of positive labels.
         self.totals = np.zeros((2, n_tasks))
+        # Weighted squares of the logarithms of amounts.
+        self.squares = np.zeros(statistics.n_values)
 
     def add(self, codes, y, weight, block, lists=()):
         """Add rows; the block `n_blocks` has the validation rows."""
@@ -156,6 +159,10 @@ class BlockCounts:
         positives = training_weight * y[is_training]
         self.totals[0] += training_weight.sum(axis=0, dtype=float)
         self.totals[1] += positives.sum(axis=0, dtype=float)
+        if len(self.squares):
+            is_value = slice(-len(self.squares), None)
+            squares = positives[:, is_value] * y[is_training, is_value]
+            self.squares += squares.sum(axis=0, dtype=float)
         counted = self.statistics.counted(codes, lists)
         for pairs, elements in zip(self.tables, counted, strict=True):
             pairs.add(elements, y, weight, block)
@@ -169,6 +176,7 @@ class BlockCounts:
 REPLACED = (
     "is_weighted",
     "totals_",
+    "squares_",
     "n_encoded_",
     "sizes_",
     "older_",
@@ -204,6 +212,9 @@ class TargetStatistics:
     share a vocabulary, or a further one, which counts each element as a row.
     `cardinalities` has the number of codes per table.
 
+    The last `n_values` labels are logarithms of amounts, whose means per value take the
+    place of rates. A row without an amount has the weight 0 for them.
+
     References
     ----------
     Micci-Barreca (2001). "A preprocessing scheme for high-cardinality categorical
@@ -212,6 +223,9 @@ class TargetStatistics:
 
     # Whether the inputs of training rows leave out their own block.
     reads_blocks = True
+    # Numbers of labels that are amounts, and their squares; none in earlier versions.
+    n_values = 0
+    squares_ = np.zeros(0)
     # The table of the parent of each table, or `NO_PARENT`; empty if none has one.
     # Parents come first.
     parents = ()
@@ -248,9 +262,11 @@ class TargetStatistics:
         list_names = [list_columns[column].name for column, _ in self.lists]
         return [category_names[column] for column in self.columns] + list_names
 
-    def names(self, encoder, task_names):
+    def names(self, encoder, task_names, value_names=()):
         names = self.column_names(encoder)
-        suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
+        suffixes = [f"{task}_rate" for task in task_names]
+        suffixes += [f"{name}_mean" for name in value_names[: self.n_values]]
+        suffixes.append("frequency")
         return [f"{name}_{suffix}" for name in names for suffix in suffixes]
 
     def fit(self, counts, earlier_fit=None):
@@ -260,7 +276,7 @@ class TargetStatistics:
         validation rows with those of all training rows. The counts of values that do
         not occur in these rows are those of the statistics of an `earlier_fit`.
         """
-        self._begin(counts.totals, earlier_fit)
+        self._begin(counts.totals, earlier_fit, counts.squares)
         if self.parents:
             self._keep_parents(counts.last_parents, earlier_fit)
         tables = []
@@ -333,8 +349,15 @@ class TargetStatistics:
         columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
         return [*columns, *((j, lists[column]) for column, j in self.lists)]
 
-    def _begin(self, totals, earlier_fit):
+    @property
+    def n_events(self):
+        """Number of the labels that are events; those of amounts follow them."""
+        return self.n_tasks_ - self.n_values
+
+    def _begin(self, totals, earlier_fit, squares):
         self.totals_ = totals
+        if self.n_values:
+            self.squares_ = squares
         self.n_tasks_ = totals.shape[1]
         # The number of rows that values are encoded by; per table, the number that its
         # frequencies were learnt from, and how many rows more an earlier fit had that
@@ -361,7 +384,11 @@ class TargetStatistics:
 
     def _base_rates(self):
         total, ones = self.totals_
-        return (ones + 0.5) / (total + 1.0)
+        rates = (ones + 0.5) / (total + 1.0)
+        if self.n_values:
+            means = ones / np.maximum(total, 1e-300)
+            rates[self.n_events :] = means[self.n_events :]
+        return rates
 
     def _relearnt_rates(self, rates):
         """Return the base rates, new ones of tasks whose inputs are all 0 so far."""
@@ -468,11 +495,13 @@ class TargetStatistics:
 
     def update(self, codes, y, weight, undo, lists=()):
         """Add rows, and learn inputs that were 0 so far; `undo` logs the change."""
-        before = {name: getattr(self, name) for name in REPLACED}
+        before = {name: vars(self)[name] for name in REPLACED if name in vars(self)}
         undo.append(partial(vars(self).update, before))
         added = BlockCounts(self, 1, y.shape[1])
         added.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
         self.totals_ = self.totals_ + added.totals
+        if self.n_values:
+            self.squares_ = self.squares_ + added.squares
         for j, pairs in enumerate(added.tables):
             block, _ = pairs.blocks()
             is_value = block.codes >= FIRST_VALUE
@@ -546,17 +575,22 @@ class TargetStatistics:
 
     def _rates(self, j, counts, strengths, codes):
         """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
-        n, k = counts
-        p = self.rates_[:, np.newaxis]
-        prior = self._rates_of_parents(j)
+        n, k = counts[:, : self.n_events]
+        p = self.rates_[: self.n_events, np.newaxis]
+        prior = self._rates_of_parents(j)[: self.n_events]
         prior = prior if prior.shape[1] == 1 else prior[:, codes]
-        a = np.minimum(strengths[:, np.newaxis], STRENGTHS[1])
+        a = np.minimum(strengths[: self.n_events, np.newaxis], STRENGTHS[1])
         # Weights that are not integers cause rounding errors in differences of counts.
         negatives = np.maximum(n - k, 0.0)
         k = np.maximum(k, 0.0)
         rates = np.log(k + a * prior) - np.log(negatives + a * (1 - prior))
         rates -= np.log(p) - np.log1p(-p)
-        return np.vstack([rates, self._frequencies(j, n, codes)]).T
+        means = _amount_statistics.shrunk_means(
+            counts[:, self.n_events :],
+            self.rates_[self.n_events :],
+            strengths[self.n_events :],
+        )
+        return np.vstack([rates, means, self._frequencies(j, n, codes)]).T
 
     def _frequencies(self, j, n, codes):
         """Return the logarithms of the numbers of rows of values."""
@@ -574,9 +608,13 @@ class TargetStatistics:
         """
         strengths = np.full(self.n_tasks_, np.inf)
         base_rates = self._base_rates()
+        strengths[self.n_events :] = _amount_statistics.estimate_strengths(
+            counts[:, self.n_events :], self.totals_[:, self.n_events :], self.squares_
+        )
+        event_counts = counts[:, : self.n_events]
         if rates_of_parents is not None:
             base_rates = rates_of_parents
-        for task, (n, k) in enumerate(zip(*counts, strict=True)):
+        for task, (n, k) in enumerate(zip(*event_counts, strict=True)):
             has_several = n > 1
             n = n[has_several]
             k = k[has_several]
@@ -644,14 +682,14 @@ class ExtendedStatistics(TargetStatistics):
 
     def check_rows(self, codes, y, weight, lists=()):
         """Warn if rows passed as new fit into the counts, and are half of a value's."""
-        if self.rows == "seen" or not np.isin(y, (0, 1)).all():
+        if self.rows == "seen" or not np.isin(y[:, : self.n_events], (0, 1)).all():
             return
         largest_share = 0.0
         counted = BlockCounts(self, 1, y.shape[1])
         counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
         for j, pairs in enumerate(counted.tables):
-            n, k = pairs.by_code(pairs.blocks())
-            all_n, all_k = self.counts_[j]
+            n, k = pairs.by_code(pairs.blocks())[:, : self.n_events]
+            all_n, all_k = self.counts_[j][:, : self.n_events]
             if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
                 return
             shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
@@ -662,23 +700,28 @@ class ExtendedStatistics(TargetStatistics):
                 "inputs of a row then reveal its label. If it was, pass seen=True."
             )
 
-    def _begin(self, totals, earlier_fit):
+    def _begin(self, totals, earlier_fit, squares):
         """Keep what the source has learnt."""
         if self.rows == "new":
             self.totals_ = self.totals_ + totals
+            if self.n_values:
+                self.squares_ = self.squares_ + squares
             self._begin_again()
 
     def _fit_table(self, j, blocks, counts, validation_counts, earlier_fit):
         source_counts = self.counts_[j]
         if self.rows == "seen":
             remaining_counts = source_counts - (counts + validation_counts)
-            if remaining_counts.min() < -TOLERANCE:
+            # Sums of the logarithms of amounts may be negative.
+            event_counts = remaining_counts[:, : self.n_events]
+            if event_counts.min() < -TOLERANCE:
                 raise ValueError(
                     "seen=True, but the source was not fitted on all rows of X: a "
                     "category value has more rows, or more positive labels, in X. Pass "
                     "seen=False for rows that are new to the source."
                 )
-            return counts + np.maximum(remaining_counts, 0.0)
+            np.maximum(event_counts, 0.0, out=event_counts)
+            return counts + remaining_counts
         self.counts_[j] = counts + source_counts + validation_counts
         learnt_counts = counts + source_counts
         strengths, mean, scale = self._learn_inputs(j, learnt_counts, blocks, self)

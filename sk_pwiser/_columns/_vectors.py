@@ -151,7 +151,7 @@ class VectorColumn(CategoryColumn):
             )
         vectors = vectors[1:]
         self._scale(vectors)
-        grown = copy(self)
+        grown: Any = copy(self)
         codes = grown._add_ids(ids)
         rows = np.full(grown.n_codes, NO_VECTOR, dtype=np.int64)
         rows[: self.n_codes] = self.vector_rows_

@@ -384,7 +384,7 @@ class MultiTaskCTRCVRClassifier(
         1 prints one line per epoch: the losses, the mean log loss of the validation
         rows, the validation AUC of the tasks in the order of the funnel, and their
         mean; and at the end where and why training ended. 2 adds, in a terminal or a
-        notebook, a progress bar over the batches.
+        notebook, a progress bar: the epoch, the rows, and the time until `max_epochs`.
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None

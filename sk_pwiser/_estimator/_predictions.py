@@ -222,7 +222,10 @@ class NetworkPredictionMixin(PredictionMixin):
         bags = bag_inputs([None if t is None else t.numpy() for t in rows.bags or ()])
         numeric_names = schema.encoder.numeric_names_
         if schema.statistics is not None:
-            numeric_names += schema.statistics.names(schema.encoder, self.task_names_)
+            value_names = schema.targets.learnt_values.names
+            numeric_names += schema.statistics.names(
+                schema.encoder, self.task_names_, value_names
+            )
         return Bunch(
             codes=rows.codes.numpy(),
             numeric=rows.numeric.numpy(),

@@ -16,7 +16,7 @@ from sk_pwiser._settings import Settings
 from sk_pwiser._training._grown_tables import grow_tables
 from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._schema import Schema, task_labels
+from sk_pwiser._training._schema import Schema, statistic_labels
 from sk_pwiser._training._undo import Undo
 
 
@@ -91,7 +91,9 @@ def encode_further(
     encoded = Impressions.of(*arrays).shown(encoder.exposure_codes(table.X))
     labelled_codes = None
     if schema.statistics is not None:
-        labels, weights = task_labels(settings, table.targets, summary.scaled)
+        labels, weights = statistic_labels(
+            settings, schema, table.targets, summary.scaled
+        )
         if summary.rows_per_weight is not None:
             # How far rates deviate by chance depends on the number of rows.
             weights = weights * summary.rows_per_weight

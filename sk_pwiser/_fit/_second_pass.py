@@ -18,7 +18,7 @@ from sk_pwiser._rows._protocol import Rows, RowStore
 from sk_pwiser._rows._row_order import RowOrder
 from sk_pwiser._settings import Settings
 from sk_pwiser._training._level import LevelRecord
-from sk_pwiser._training._schema import Schema, task_labels
+from sk_pwiser._training._schema import Schema, statistic_labels
 
 
 @dataclass(kw_only=True)
@@ -78,7 +78,9 @@ class SecondPass:
         """Check the labels of the next rows for statistics, and count them by block."""
         statistics: Any = self.schema.statistics
         codes = part.codes
-        labels, weights = task_labels(self.settings, part.rows.targets, part.weights)
+        labels, weights = statistic_labels(
+            self.settings, self.schema, part.rows.targets, part.weights
+        )
         if self.rows_per_weight is not None:
             # How far rates deviate by chance depends on the number of rows.
             weights = weights * self.rows_per_weight
@@ -92,7 +94,10 @@ class SecondPass:
             used = np.flatnonzero(~is_held_out)
             firsts = [lists[index].first[used] for index in self.order.list_runs]
             self.order.add(codes[used], order_block[used], firsts)
-            self.order.add_labels(labels[used], weights[used], order_block[used])
+            # Those of amounts come last.
+            events = labels[used, : statistics.n_events]
+            event_weights = weights[used, : statistics.n_events]
+            self.order.add_labels(events, event_weights, order_block[used])
         # Validation rows read the statistics of all blocks.
         block[is_held_out] = self.blocks.n_blocks
         self.counts.add(codes, labels, weights, block, lists)
@@ -147,7 +152,8 @@ def run_pass(
 def _new_counts(
     schema: Schema, statistics: TargetStatistics, blocks: Blocks
 ) -> BlockCounts:
-    return BlockCounts(statistics, blocks.n_blocks, len(schema.targets.task_names))
+    n_labels = len(schema.targets.task_names) + statistics.n_values
+    return BlockCounts(statistics, blocks.n_blocks, n_labels)
 
 
 def _order_of_statistics(schema: Schema, statistics: Any, blocks: Blocks) -> RowOrder:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import partial, wraps
 from traceback import walk_tb
@@ -135,7 +135,7 @@ def release(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
     for _, callback in callbacks:
         if isinstance(callback, KeepOnInterrupt):
             callback.weights_ = None
-        if isinstance(callback, BatchProgressBar):  # of an interrupted training
+        if isinstance(callback, TrainingProgressBar):  # of an interrupted training
             callback.close()
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
@@ -260,8 +260,20 @@ def _name_callback(error: Exception, callbacks: Any) -> None:
             return
 
 
+# Columns of the printed table, by the names of their figures in the history.
+HEADERS = {
+    "train_loss": "train loss",
+    "valid_loss": "valid loss",
+    "valid_log_loss_mean": "log loss",
+    "dur": "seconds",
+}
+# The AUC of a task, and the loss of a value, on the validation rows.
+VALID_AUC = "valid_auc_"
+VALID_LOSS = "valid_loss_"
+
+
 class EpochTable(PrintLog):  # type: ignore[misc]
-    """skorch's table of the epochs, with the tasks in their order."""
+    """skorch's table of the epochs, with the tasks in their order, in plain words."""
 
     def __init__(self, task_names: Sequence[str], keys_ignored: Iterable[str]) -> None:
         super().__init__(keys_ignored=keys_ignored)
@@ -277,6 +289,18 @@ class EpochTable(PrintLog):  # type: ignore[misc]
         first_keys = [key for key in dict.fromkeys(first) if key in sorted_keys]
         return [*first_keys, *(key for key in sorted_keys if key not in first_keys)]
 
+    def _yield_keys_formatted(
+        self, row: dict[str, Any]
+    ) -> Iterator[tuple[str, str | None]]:
+        """Yield the header and the text of each column."""
+        for key, text in super()._yield_keys_formatted(row):
+            header = HEADERS.get(key, key)
+            if key.startswith(VALID_AUC):
+                header = f"AUC {key.removeprefix(VALID_AUC)}"
+            elif key.startswith(VALID_LOSS):
+                header = f"loss {key.removeprefix(VALID_LOSS)}"
+            yield header, text
+
     def table(self, row: dict[str, Any]) -> Any:
         """Return the table of one epoch."""
         if not sys.stdout.isatty():
@@ -285,31 +309,65 @@ class EpochTable(PrintLog):  # type: ignore[misc]
         return super().table(row)
 
 
-class BatchProgressBar(ProgressBar):  # type: ignore[misc]
-    """A progress bar without figures of single batches, which the history lacks.
+class TrainingProgressBar(ProgressBar):  # type: ignore[misc]
+    """A progress bar over the rows of all epochs, with the remaining time.
 
-    The bar is erased at the end of each epoch. Output that cannot be erased, such as a
-    log file, gets no bar.
+    Training may end before its last epoch, so the time is the longest one. The bar is
+    erased after each epoch, for its line of the table, and at the end. Output that
+    cannot be erased, such as a log file, gets no bar.
     """
 
-    pbar_: Any = None
+    bar_: Any = None
 
-    def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Show a new bar."""
-        if self._use_notebook() or sys.stderr.isatty():
-            super().on_epoch_begin(net, *args, **kwargs)
+    def on_epoch_begin(
+        self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any
+    ) -> None:
+        """Show the bar, from the first epoch of this call on."""
+        n_rows = len(dataset_train)
+        if self.bar_ is None:
+            if not (self._use_notebook() or sys.stderr.isatty()):
+                return
+            self.bar_ = self._new_bar(
+                total=n_rows * net.max_epochs,
+                # Epochs of a checkpoint took no time in this call.
+                initial=n_rows * net.n_complete_,
+                unit=" rows",
+                unit_scale=True,
+                leave=False,
+            )
+        # As training counts them: a batch of several workers has the rows of one.
+        self.bar_.n = n_rows * net.n_complete_
+        self.bar_.set_description(f"Epoch {net.n_complete_ + 1} of {net.max_epochs}")
 
-    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Advance by one batch."""
-        if self.pbar_ is not None:
-            self.pbar_.update()
+    def on_batch_end(
+        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Advance by the rows of one batch."""
+        if self.bar_ is not None and training:
+            self.bar_.update(len(batch[1]))
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Erase the bar."""
+        """Erase the bar, which the next epoch shows again."""
+        if self.bar_ is not None:
+            self.bar_.clear()
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Erase the bar for good."""
         self.close()
 
     def close(self) -> None:
         """Erase the bar if there is one, also after an incomplete epoch."""
-        if self.pbar_ is not None:
-            self.pbar_.close()
-            self.pbar_ = None
+        if self.bar_ is not None:
+            self.bar_.close()
+            self.bar_ = None
+
+    def _new_bar(self, **options: Any) -> Any:
+        """Return a bar of tqdm, which skorch requires."""
+        import tqdm
+
+        if self._use_notebook():
+            with suppress(ImportError):  # without ipywidgets, the bar is text
+                from tqdm import notebook
+
+                return notebook.tqdm(**options)
+        return tqdm.tqdm(**options)

@@ -112,7 +112,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
         if self.verbose > 1:
-            callbacks.append(("progress_bar", _callbacks.BatchProgressBar()))
+            callbacks.append(("progress_bar", _callbacks.TrainingProgressBar()))
         if self.verbose:
             # Figures of the loss, weights and the log loss per task would make the
             # table too wide.
@@ -122,6 +122,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 names += [f"log_loss_{task}" for task in self.task_names]
             prefixes = ("train", "valid")
             ignored = [f"{prefix}_{name}" for prefix in prefixes for name in names]
+            # Of values, the loss of the validation rows says more.
+            if criterion.value_terms is not None:
+                values = criterion.value_terms.names
+                ignored += [f"train_loss_{value}" for value in values]
             table = _callbacks.EpochTable(self.task_names, ignored)
             callbacks.append(("print_log", table))
         return callbacks
@@ -417,6 +421,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         ):
             output: NetworkOutput = network(*inputs, **shown)
         return output
+
+    def sum_over_workers(self, rows: TrainingRows, sums: Tensor) -> Tensor:
+        """Return sums over rows; over those of all workers, if they share the rows."""
+        return sums
 
     def _set_training(self, training: bool = True) -> None:
         """Set the mode of all modules if it changes: this slows down single rows."""

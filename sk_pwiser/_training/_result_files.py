@@ -41,7 +41,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
             callbacks=None,
             device=device,
             checkpoint_dir=None,
-            encoding_params=_without_tables(result.settings.encoding_params),
+            encoding_params=without_tables(result.settings.encoding_params),
         ),
         "generators": result.generators.__getstate__(),
         "net": {name: getattr(net, name) for name in _NET_ATTRIBUTES},
@@ -52,7 +52,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
     return arrays
 
 
-def _without_tables(encoding_params: Mapping[str, Any]) -> dict[str, Any]:
+def without_tables(encoding_params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries with a text in the place of each table of vectors."""
     tables = encoding_params["vectors"]
     texts = None if tables is None else dict.fromkeys(tables, IN_FILE)

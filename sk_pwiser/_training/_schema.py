@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from sklearn.utils import Bunch
 
 from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
+from sk_pwiser._columns._amount_statistics import log_multiples
 from sk_pwiser._columns._codes import UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._frames import find_column
@@ -71,6 +72,29 @@ def task_labels(
     if weights is not None:
         task_weights *= weights.reshape(len(y), -1)
     return y, task_weights
+
+
+def statistic_labels(
+    settings: Settings, schema: "Schema", targets: Targets, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels and weights that target statistics count.
+
+    These are `task_labels`, and behind them the logarithms of amounts.
+    """
+    y, task_weights = task_labels(settings, targets, weights)
+    n_values = 0 if schema.statistics is None else schema.statistics.n_values
+    if not n_values:
+        return y, task_weights
+    assert targets.amounts is not None
+    row_weights = np.ones((len(y), 1))
+    if weights is not None:
+        row_weights = weights.reshape(len(y), -1)
+    parents = [max(parent, 0) for parent in targets.learnt_values.parents]
+    if row_weights.shape[1] > 1:
+        row_weights = row_weights[:, parents]
+    multiples = targets.amounts / np.array(schema.value_scales)
+    logs, amount_weights = log_multiples(multiples, row_weights)
+    return np.hstack([y, logs]), np.hstack([task_weights, amount_weights])
 
 
 @dataclass(frozen=True)
@@ -366,7 +390,13 @@ def unfitted_statistics(
         chosen, encoder, n_samples, params
     )
     if statistics is not None:
-        statistics.n_tasks_ = shape[1]
+        # Amounts have no parents to be shrunk to.
+        n_values = 0 if statistics.parents else len(settings.value_tasks or ())
+        if before is not None:
+            n_values = before.n_values
+        if n_values:
+            statistics.n_values = n_values
+        statistics.n_tasks_ = shape[1] + n_values
     names = [] if statistics is None else statistics.column_names(encoder)
     if earlier_schema is not None and names != expected:
         chosen_lists = settings.encoding_params["list_target_encoding"]

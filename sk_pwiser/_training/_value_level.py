@@ -52,7 +52,8 @@ def add_totals(net: Any, rows: TrainingRows) -> Totals:
         observed += (amounts * weights).sum(dim=0)
         predicted += (scores.double().exp() * weights).sum(dim=0)
         n_amounts += (weights > 0).sum(dim=0)
-    return Totals(observed, predicted, n_amounts)
+    sums = torch.stack([observed, predicted, n_amounts])
+    return Totals(*net.sum_over_workers(rows, sums))
 
 
 def _with_amounts(rows: TrainingRows, terms: Any) -> Iterator[Impressions]:

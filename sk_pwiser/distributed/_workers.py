@@ -82,6 +82,13 @@ class Workers:
         exchange(dist.broadcast, value, 0, group=self._control)
         return value.item()
 
+    def sum_numbers(self, numbers: Tensor) -> Tensor:
+        """Return the sums over the processes of numbers that the host has."""
+        found = [torch.empty_like(numbers) for _ in range(self.size)]
+        exchange(dist.all_gather, found, numbers, group=self._control)
+        # In the order of the ranks: equal sums in all processes.
+        return torch.stack(found).sum(dim=0)
+
     def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return `sizes[rank]` rows of each process.
 
@@ -343,6 +350,10 @@ class WorkerNet(MultiTaskNet):
         )
         self._steps = JointIterator(batches, self.workers, self.generators)
         return self._steps
+
+    def sum_over_workers(self, rows: Any, sums: Tensor) -> Tensor:
+        """Return sums over the rows of all workers, unless each of them has all."""
+        return self.workers.sum_numbers(sums) if isinstance(rows, Shard) else sums
 
     def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """Run the network on rows of this worker, with the worker's random numbers."""

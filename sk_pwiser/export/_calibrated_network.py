@@ -154,28 +154,56 @@ class ProbabilityNetwork(nn.Module):
 
     def _values(self, logits, calibrated, scores, shifts):
         """Return mean amounts per impression and given the event, in float64."""
-        log_means = scores.double() + self.log_factors
-        if shifts is not None:
-            log_means = log_means + shifts
-        log_p = nn.functional.logsigmoid(logits)
-        calibrated_log_p = nn.functional.logsigmoid(calibrated)
-        per_impression = []
-        given_event = []
-        for log_mean, parent in zip(
-            log_means.unbind(dim=1), self.value_parents, strict=True
-        ):
-            if parent < 0:
-                per_impression.append(log_mean)
-                given_event.append(log_mean)
-                continue
-            if self.are_per_impression:
-                log_mean = log_mean - log_p[:, parent]
-            given_event.append(log_mean)
-            per_impression.append(log_mean + calibrated_log_p[:, parent])
+        given_event = self._log_means(logits, scores, shifts)
+        log_p = nn.functional.logsigmoid(calibrated)
+        per_impression = [
+            log_mean if parent < 0 else log_mean + log_p[:, parent]
+            for log_mean, parent in zip(given_event, self.value_parents, strict=True)
+        ]
         return [
             torch.stack(per_impression, dim=1).exp(),
             torch.stack(given_event, dim=1).exp(),
         ]
+
+    def _log_means(self, logits, scores, shifts):
+        """Return the logarithm of the mean amount given the event, of each value."""
+        log_means = scores.double() + self.log_factors
+        if shifts is not None:
+            log_means = log_means + shifts
+        columns = list(log_means.unbind(dim=1))
+        if self.are_per_impression:
+            log_p = nn.functional.logsigmoid(logits)
+            columns = [
+                column if parent < 0 else column - log_p[:, parent]
+                for column, parent in zip(columns, self.value_parents, strict=True)
+            ]
+        return columns
+
+    def explained_outputs(self, heads, shifts=None):
+        """Return calibrated log-odds, and logarithms of mean amounts given the event.
+
+        `heads` are arrays of `head_names`, `shifts` those of `forward`, the result is
+        float64 of shape (batch, n_tasks + n_values).
+        """
+        logits, *scores = map(torch.from_numpy, heads)
+        if shifts is not None:
+            shifts = torch.from_numpy(shifts)
+        n_tasks = logits.shape[1]
+        logits = logits.double()
+        columns = [logits]
+        if len(self.curves):
+            of_tasks = None if shifts is None else shifts[:, :n_tasks]
+            columns = [self._calibrate(logits, of_tasks)]
+        for of_values in scores:
+            value_shifts = None if shifts is None else shifts[:, n_tasks:]
+            log_means = self._log_means(logits, of_values, value_shifts)
+            columns.append(torch.stack(log_means, dim=1))
+        return torch.cat(columns, dim=1).numpy()
+
+    def predict_heads(self, inputs, names):
+        """Return some results of `forward`, in the order of their names."""
+        results = self.predict_all(inputs)
+        return [results[name] for name in names]
 
     def _probabilities(self, logits):
         """Return the probabilities of float64 log-odds."""

@@ -251,9 +251,13 @@ class OnnxNetwork:
         self._names = {tensor.name for tensor in self._session.get_inputs()}
 
     def __call__(self, inputs, output=_calibrated_network.PROBABILITIES):
+        return self.predict_heads(inputs, [output])[0]
+
+    def predict_heads(self, inputs, names):
+        """Return some outputs, in the order of their names."""
         if len(inputs) > len(self._names):
             inputs = {name: inputs[name] for name in self._names}
-        return self._session.run([output], inputs)[0]
+        return self._session.run(names, inputs)
 
 
 def _compare(network, run, n_rows):

@@ -20,12 +20,14 @@ from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
 from sk_pwiser.export._delta import Delta
 from sk_pwiser.export._onnx import OnnxNetwork, checked_model
+from sk_pwiser.export._row_explainer import RowExplainer
 from sk_pwiser.export._served_model import (
     ServedModel,
     fitted_result,
     from_plain,
     to_plain,
 )
+from sk_pwiser.inspection import RowExplanations
 
 # Values of these types are not the values of a column.
 SCALARS = NUMBERS | {str}
@@ -146,6 +148,13 @@ class Scorer:
         long for few rows. "auto" is "onnx" if the extra `onnx` is installed and the
         network can be exported, which is checked with random rows, and "torch"
         otherwise. "auto" decides again when a pickle is loaded.
+    explain : bool, default=False
+        Whether the scorer has what `explain` needs: the encoded rows of `background`.
+    background : {DataFrame, array-like} of shape (n_background, n_features), \
+            default=None
+        With `explain=True`, rows to compare with, such as a dozen of a day's rows, as
+        in :func:`~sk_pwiser.inspection.explain_rows`. The time of `explain` is in
+        proportion to their number. The scorer keeps them, encoded.
 
     Attributes
     ----------
@@ -207,12 +216,28 @@ class Scorer:
     (100, 2)
     """
 
-    def __init__(self, estimator: Any, *, runtime: str = "auto") -> None:
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        runtime: str = "auto",
+        explain: bool = False,
+        background: Any = None,
+    ) -> None:
         check_choice("runtime", runtime, ("auto", "onnx", "torch"))
+        if explain != (background is not None):
+            raise ValueError(
+                "background must be given with explain=True, rows to compare with, and "
+                f"only then; got explain={explain!r} and background of type "
+                f"{type(background).__name__}."
+            )
         network = fitted_result(estimator).net.module_
-        self._serve(ServedModel.of(estimator), network, runtime)
+        served = ServedModel.of(estimator)
+        self._serve(served, network, runtime=runtime, background=background)
 
-    def _serve(self, served: ServedModel, network: nn.Module, runtime: str) -> None:
+    def _serve(
+        self, served: ServedModel, network: nn.Module, *, runtime: str, background: Any
+    ) -> None:
         """Set all attributes from a model and its network."""
         served = served.without_training()
         self._served = served
@@ -222,6 +247,10 @@ class Scorer:
         self.value_names = list(served.value_names)
         self._market = _calibrated_network.market_of(served)
         self._network = _calibrated_network.ProbabilityNetwork(served, network)
+        self._background = background
+        self._explainer = None
+        if background is not None:
+            self._explainer = self._make_explainer(served, background)
         # Both classes of a single task with 1-D y.
         self._n_columns = served.n_columns
         self._requested = runtime
@@ -261,7 +290,11 @@ class Scorer:
             )
         values, arrays = delta.applied_to(*to_plain(served, self._network.network))
         successor = object.__new__(type(self))
-        successor._serve(*from_plain(values, arrays), self._requested)
+        successor._serve(
+            *from_plain(values, arrays),
+            runtime=self._requested,
+            background=self._background,
+        )
         # At once: other threads hold the earlier dictionary or read the new one.
         self.__dict__ = successor.__dict__
         return self
@@ -277,6 +310,7 @@ class Scorer:
         runtime = self._requested
         self.runtime = "torch"
         self._run = self._network.predict
+        self._run_heads = self._network.predict_heads
         if runtime == "torch":
             return
         try:
@@ -285,6 +319,7 @@ class Scorer:
             else:  # of a pickle: an export would take seconds of the start of a server
                 onnxruntime = import_extra("onnxruntime", "Scorer")
                 self._run = OnnxNetwork(onnxruntime, self._model)
+            self._run_heads = self._run.predict_heads
             self.runtime = "onnx"
         except Exception:  # exporter and runtime have many, for a user's own network
             if runtime == "onnx":
@@ -292,11 +327,12 @@ class Scorer:
 
     def __getstate__(self):
         """Return the state without the session, which cannot be pickled."""
-        return {key: value for key, value in vars(self).items() if key != "_run"}
+        sessions = ("_run", "_run_heads")
+        return {key: value for key, value in vars(self).items() if key not in sessions}
 
     def __setstate__(self, state):
-        # Earlier pickles have no values.
-        vars(self).update({"value_names": []} | state)
+        # Earlier pickles have no values, and explain nothing.
+        vars(self).update({"value_names": [], "_explainer": None} | state)
         self._start()
 
     def __call__(
@@ -394,20 +430,97 @@ class Scorer:
             values = scorer._run(scorer._inputs(columns, n_rows), name)
         return values[:, 0] if len(scorer.value_names) == 1 else values
 
+    def explain(
+        self,
+        rows: Any,
+        shared: Mapping[Any, Any] | None = None,
+        *,
+        tasks: Any = None,
+        given_event: bool = False,
+    ) -> tuple[npt.NDArray[np.float32], RowExplanations]:
+        """Predict probabilities, and what each field contributes to them.
+
+        Parameters
+        ----------
+        rows : dict or list of dict
+            As in `predict_proba`.
+        shared : dict, default=None
+            As in `predict_proba`.
+        tasks : int, str or list of these, default=None
+            Tasks and values to explain, as in
+            :func:`~sk_pwiser.inspection.explain_rows`.
+        given_event : bool, default=False
+            Whether values are explained given the event, as there.
+
+        Returns
+        -------
+        probabilities : float32 ndarray of shape (n_rows, n_tasks)
+            The result of `predict_proba`.
+        explanations : RowExplanations
+            The contributions, such as those of ``explanations.reasons(row=0)``. With
+            more than eight columns, their permutations are the same in each call.
+
+        Raises
+        ------
+        ValueError
+            If the scorer was made without `explain=True`, or if there is no such task.
+        ValueError, TypeError
+            If a field is missing or a value cannot be encoded, as in `predict_proba`.
+        """
+        scorer = self._as_of_now()
+        explainer = scorer._explainer
+        if explainer is None:
+            raise ValueError(
+                "explain needs a scorer that was made with explain=True and background."
+            )
+        outputs = explainer.outputs(tasks, given_event)
+        columns, n_rows = scorer._read(rows, shared)
+        if n_rows == 0:
+            no_probabilities = np.empty((0, scorer._n_columns), dtype=np.float32)
+            return no_probabilities, explainer.of_no_rows(outputs)
+        inputs = scorer._inputs(columns, n_rows)
+        explanations = explainer.explain(
+            inputs,
+            scorer._explained_outputs,
+            outputs=outputs,
+            data=dict(zip(scorer.field_names, columns, strict=True)),
+        )
+        return scorer._run(inputs), explanations
+
+    def _make_explainer(self, served, background):
+        """Return what explains rows: it holds encoded rows of the background."""
+        market = {}
+        if self._market is not None:
+            index, _ = self._market
+            market = {"market": self.field_names[index], "shifts_of": self._shifts}
+        return RowExplainer(served, background, **market)
+
+    def _explained_outputs(self, inputs):
+        """Return what is explained of the inputs of the network."""
+        network = self._network
+        heads = self._run_heads(inputs, network.head_names)
+        return network.explained_outputs(heads, inputs.get("shifts"))
+
     def _inputs(self, columns, n_rows):
         """Return the inputs of the network by name."""
         codes, numeric, bags = self._encoder.encode(columns, n_rows)
         inputs = {"codes": codes, "numeric": numeric}
         if self._market is not None:
-            index, shifts = self._market
-            markets = as_list(columns[index])
-            no_shift = np.zeros(len(self.task_names) + len(self.value_names))
-            market_shifts = [
+            index, _ = self._market
+            shifts = self._shifts(as_list(columns[index]))
+            inputs["shifts"] = np.array(repeat(list(shifts), n_rows))
+        return inputs | bag_inputs(bags)
+
+    def _shifts(self, markets):
+        """Return the shifts of markets, (n_markets, n_tasks + n_values)."""
+        _, shifts = self._market
+        no_shift = np.zeros(len(self.task_names) + len(self.value_names))
+        return np.array(
+            [
                 no_shift if _frames.is_missing(market) else shifts.get(market, no_shift)
                 for market in markets
             ]
-            inputs["shifts"] = np.array(repeat(market_shifts, n_rows))
-        return inputs | bag_inputs(bags)
+        )
 
     def _read(self, rows, shared):
         """Return the values of each field, or a shared one, and the number of rows."""

@@ -1,7 +1,7 @@
 """A fitted estimator as servers need it: without the state of its training."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._build_net import build_network
 from sk_pwiser._training._net_state import to_arrays, to_tensors
-from sk_pwiser._training._result_files import STATE_CLASSES
+from sk_pwiser._training._result_files import STATE_CLASSES, without_tables
 from sk_pwiser._training._schema import Schema, encode_plain
 from sk_pwiser._utils._random import seeded_globally
 from sk_pwiser.calibration import FunnelCalibrator
@@ -102,12 +102,31 @@ class ServedModel:
     @property
     def task_names(self) -> tuple[str, ...]:
         """The tasks, in the order of the probabilities."""
-        return tuple(self.schema.targets.task_names)
+        return tuple(map(str, self.schema.targets.task_names))
 
     @property
     def value_names(self) -> tuple[str, ...]:
         """The values that are learnt."""
         return tuple(self.schema.targets.learnt_values.names)
+
+    @property
+    def task_parents(self) -> dict[str, str | None]:
+        """The task that each task presupposes, None for none."""
+        return self._named_parents(self.task_names, self.schema.targets.parents)
+
+    @property
+    def value_parents(self) -> dict[str, str | None]:
+        """The task under which each value arises, None for none."""
+        values = self.schema.targets.learnt_values
+        return self._named_parents(values.names, values.parents)
+
+    def _named_parents(
+        self, names: Sequence[str], parents: Sequence[int]
+    ) -> dict[str, str | None]:
+        return {
+            name: self.task_names[parent] if parent >= 0 else None
+            for name, parent in zip(names, parents, strict=True)
+        }
 
     def without_training(self) -> "ServedModel":
         """Return the model without counts of rows and choices of the machine."""
@@ -117,6 +136,7 @@ class ServedModel:
             checkpoint_dir=None,
             compile=False,
             device="cpu",
+            encoding_params=without_tables(self.settings.encoding_params),
         )
         statistics = self.schema.statistics
         if statistics is not None:

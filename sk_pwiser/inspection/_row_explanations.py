@@ -1,6 +1,6 @@
 """Why a row is predicted as it is: what its columns add to log-odds and amounts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,11 +206,28 @@ class ExplainedOutputs:
     ) -> "ExplainedOutputs":
         """Read the parameter `tasks`."""
         check_is_fitted(estimator)
-        task_names = [str(name) for name in estimator.task_names_]
-        values: dict[str, Any] = estimator.value_parents_
-        value_names = list(values)
+        return cls.choose(
+            tasks,
+            task_names=[str(name) for name in estimator.task_names_],
+            task_parents=estimator.task_parents_,
+            value_parents=getattr(estimator, "value_parents_", {}),
+            given_event=given_event,
+        )
+
+    @classmethod
+    def choose(
+        cls,
+        tasks: Any,
+        *,
+        task_names: list[str],
+        task_parents: Any,
+        value_parents: Mapping[str, str | None],
+        given_event: bool,
+    ) -> "ExplainedOutputs":
+        """Read the parameter `tasks`, by what a fitted estimator has learnt."""
+        value_names = list(value_parents)
         last = len(task_names) - 1
-        parents = _tree.read_task_parents(estimator.task_parents_, task_names)
+        parents = _tree.read_task_parents(task_parents, task_names)
         first = _tree.path_to(last, parents)[0]
         chosen: Sequence[Any]
         if tasks is None:
@@ -255,7 +272,7 @@ class ExplainedOutputs:
             last=last,
             value_parents=[
                 -1 if task is None else task_names.index(task)
-                for task in values.values()
+                for task in value_parents.values()
             ],
             given_event=given_event,
         )

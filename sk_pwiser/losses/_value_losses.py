@@ -74,25 +74,22 @@ class Gamma(ValueLoss):
 
 
 class LogNormal(ValueLoss):
-    r"""Minus the log-likelihood of a log-normal distribution of variance 1/2.
+    r"""Minus the log-likelihood of a log-normal distribution of unit variance.
 
-    .. math:: \ell = (\log y - s)^2
+    .. math:: \ell = (\log y - s)^2 / 2
 
     The score is the mean of the logarithms; the level that is set after training makes
     totals agree with those of the log (Duan 1983, "Smearing estimate", JASA 78), where
     the mean of a log-normal distribution, :math:`e^{s + \sigma^2 / 2}`, would depend on
     the tail. Wang, Liu and Miao (2019), :arxiv:`1912.07753`, use it for customers'
     values.
-
-    The variance decides how much the loss counts beside those of the events. It is a
-    constant: divided by the variance of the residuals so far, the loss gained nothing.
     """
 
     @staticmethod
     def row_losses(scores: Tensor, amounts: Tensor) -> Tensor:
         """Compute the loss of each row."""
         logarithms = torch.log(amounts.clamp(min=SMALLEST_AMOUNT))
-        return (logarithms - scores).square()
+        return (logarithms - scores).square() / 2
 
 
 class Tweedie(ValueLoss):

@@ -163,7 +163,8 @@ class MultiTaskNetwork(nn.Module):
         code in `forward` reads it: what needs the shifted log-odds reads them from the
         :class:`Labels` of a callable in `extra_losses`.
     value_offset : Tensor of shape (n_values,), or None
-        Logarithms of the factors of predicted amounts; see :meth:`shift_values`.
+        Logarithms of the factors of predicted amounts; see :meth:`shift_values`. They
+        are not part of what training compares with the amounts.
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
@@ -320,7 +321,9 @@ class MultiTaskNetwork(nn.Module):
                 f"events and {self.n_tasks - n_events} values; got {n_heads}."
             )
         scores = at_least_float32(heads[:, n_events:])
-        if self.value_offset is not None:
+        # Training compares the scores without their factors with the amounts: a head of
+        # mean logarithms would otherwise unlearn its own in each update.
+        if self.value_offset is not None and not self.training:
             scores = scores + self.value_offset
         aux_logits = output.aux_logits
         # The criterion refuses other types.

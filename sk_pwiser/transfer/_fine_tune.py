@@ -74,6 +74,7 @@ TRAINING_ENTRIES = {
     "grow_vocabulary",
     "time_column",
     "target_encoding_blocks",
+    "vectors",  # the source has them
 }
 # Rows from which the scales of the features are computed.
 N_SCALED_ROWS = 10_000

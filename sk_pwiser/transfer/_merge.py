@@ -328,6 +328,12 @@ def merge_estimators(
         )
     frozen = _frozen_names(base, freeze)
     X = _compatible.check_table(X)
+    if objective == "log_loss" and base._result.schema.encoder.exposure_columns_:
+        raise ValueError(
+            "objective='log_loss' compares labels with predictions at the reference of "
+            "exposure_features, not as the rows were shown; use objective=None, or "
+            "another one without labels."
+        )
     if objective == "log_loss" and Y is None:
         raise ValueError("Y must not be None with objective='log_loss'.")
     y = None if Y is None else _compatible.check_labels(base, X, Y)

@@ -15,7 +15,8 @@ from small_model import refuses, small
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.export import Scorer
+from sk_pwiser.export import Scorer, delta
+from sk_pwiser.transfer import fine_tune
 
 N_ROWS = 400
 N_ITEMS = 30
@@ -238,12 +239,28 @@ def test_files_hold_the_vectors_and_not_the_table(model, tmp_path):
     loaded.set_params(encoding_params__vectors={"item": TABLE}).fit(X, Y)
 
 
+def test_a_model_of_a_pickle_is_fine_tuned(model):
+    source = pickle.loads(pickle.dumps(model))
+    tuned = fine_tune(source, X, Y, seen=True)
+    assert_array_equal(vector_of(tuned, "7"), vector_of(model, "7"))
+
+
 def test_single_rows_are_scored(model):
     rows = X[:30].to_dict("records")
     expected = model.predict_proba(X[:30])
     scorer = Scorer(model, runtime="torch")
     assert_allclose(scorer(rows), expected, rtol=1e-5)
     assert_allclose(scorer(rows[4])[0], expected[4], rtol=1e-5)
+
+
+def test_scorers_take_new_vectors_by_a_delta(model):
+    scorer = Scorer(model, runtime="torch")
+    grown = copy.deepcopy(model)
+    grown.add_vectors({"item": {"brand new": NUMBERS[0]}})
+    scorer.apply(delta(model, grown))
+    rows = X[:20].assign(item=["brand new", "7"] * 10)
+    expected = grown.predict_proba(rows)
+    assert_allclose(scorer(rows.to_dict("records")), expected, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ from small_model import small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator
-from sk_pwiser.export import Scorer
+from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.inspection import explain_rows, task_importances
 from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.networks import NETWORKS
+from sk_pwiser.transfer import fine_tune, merge_estimators
 from sk_pwiser.weighting import WEIGHTINGS
 
 N = 1_200
@@ -296,3 +297,82 @@ def test_sparse_tables_and_totals_per_impression_are_refused():
     )
     expected = given_event * valued.as_shown().predict_proba(X)[:, 1]
     assert_allclose(valued.as_shown().predict_value(X), expected, rtol=1e-4)
+
+
+def test_further_trainings_read_the_exposure(model):
+    tuned = [
+        fine_tune(model, X.iloc[rows], Y.iloc[rows], max_epochs=1)
+        for rows in np.split(np.arange(N), 2)
+    ]
+    merged = merge_estimators(model, tuned, X, objective=None)
+    with pytest.raises(ValueError, match="at the reference of exposure_features"):
+        merge_estimators(model, tuned, X, Y)
+    for estimator in (*tuned, merged):
+        assert_array_equal(estimator.predict_proba(INPUTS), estimator.predict_proba(X))
+        change = terms_of(estimator).columns[0] - terms_of(model).columns[0]
+        assert change.abs().max() > 1e-3
+    with pytest.raises(ValueError, match="X lacks the columns"):
+        fine_tune(model, INPUTS, Y, max_epochs=1)
+
+
+def test_a_fit_is_resumed_with_its_terms(tmp_path):
+    params = {"checkpoint_dir": tmp_path, "lr_schedule": None}
+    shown(max_epochs=2, **params).fit(X, Y)
+    resumed = shown(max_epochs=4, warm_start=True, **params).fit(X, Y)
+    whole = shown(max_epochs=4, lr_schedule=None).fit(X, Y)
+    assert_array_equal(
+        resumed.as_shown().predict_proba(X), whole.as_shown().predict_proba(X)
+    )
+
+
+def test_the_level_of_the_last_rows_is_as_shown():
+    # Later rows are shown further down: their level is lower, the item's is not.
+    order = np.argsort(POSITION + RNG.normal(scale=3, size=N))
+    table = X.iloc[order].assign(day=np.arange(N) // 12)
+    model = shown(
+        early_stopping=True,
+        max_epochs=20,
+        encoding_params={"time_column": "day"},
+    ).fit(table, Y.iloc[order])
+    last = slice(-N // 10, None)
+    shown_rate = model.as_shown().predict_proba(table[last])[:, 0].mean()
+    assert_allclose(shown_rate, Y.iloc[order][last]["click"].mean(), atol=0.05)
+
+
+@pytest.mark.slow
+def test_graphs_have_no_input_for_the_exposure(model, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    to_onnx(model, tmp_path / "model.onnx", inputs="raw")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert [each.name for each in session.get_inputs()] == ["item", "x"]
+    feed = {"item": X[["item"]].to_numpy(dtype=object), "x": X[["x"]].to_numpy()}
+    (graph_output,) = session.run(["probabilities"], feed)
+    assert_allclose(graph_output, model.predict_proba(X), rtol=1e-5)
+
+
+def test_terms_are_right_where_a_network_does_not_learn_the_items():
+    """An old ranking by quality, and a network too small to learn the quality."""
+    generator = np.random.default_rng(1)
+    n_items = 40
+    quality = generator.normal(scale=1.5, size=n_items)
+    item = generator.integers(0, n_items, (1_200, 5))
+    score = quality[item] + generator.normal(size=item.shape)
+    position = (-score).argsort(axis=1).argsort(axis=1) + 1
+    log_odds = -1 + quality[item] - 0.5 * (position - 1)
+    click = generator.random(item.shape) < 1 / (1 + np.exp(-log_odds))
+    table = pd.DataFrame({"item": item.ravel().astype(str), "p": position.ravel()})
+    model = MultiTaskCTRCVRClassifier(
+        exposure_features=["p"],
+        target_encoding=False,
+        optimizer_params={"embedding_weight_decay": 0.02},
+        random_state=0,
+    )
+    model.fit(table, click.ravel().astype(int))
+    rows = pd.concat([table[:1].assign(p=k) for k in range(1, 6)])
+    terms = model.as_shown().predict_logits(rows)
+    assert_allclose(np.diff(terms), -0.5, atol=0.25)
+    # The rates of positions, without the items, fall much faster.
+    rates = np.array([click[position == k].mean() for k in range(1, 6)])
+    naive = np.log(rates / (1 - rates))
+    assert naive[4] - naive[0] < terms[4] - terms[0] - 1

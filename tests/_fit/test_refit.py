@@ -426,7 +426,7 @@ def test_verbose_says_where_the_second_stage_begins(capsys):
     model = small(**TWICE, verbose=1).fit(X, Y)
     lines = capsys.readouterr().out.splitlines()
     assert f"Training on all rows, for {second(model)} epochs." in lines
-    assert sum("train_loss" in line for line in lines) == 2
+    assert sum("train loss" in line for line in lines) == 2
 
 
 # ------------------------------------------------------------------- refusals

@@ -98,7 +98,7 @@ def test_a_few_amounts_that_decide_are_noted(amounts, note):
 
 
 def test_wrong_values_are_refused():
-    with pytest.raises(TypeError, match="value_tasks must map columns of Y"):
+    with pytest.raises(TypeError, match="value_tasks must map columns of labels"):
         describe_impressions(X, Y, value_tasks=["spend"])
     with pytest.raises(ValueError, match="'revenue', which Y lacks"):
         describe_impressions(X, Y, value_tasks={"revenue": "conversion"})

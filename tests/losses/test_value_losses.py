@@ -30,9 +30,8 @@ def test_gamma_is_minus_the_log_density_of_shape_1():
 
 
 def test_lognormal_differs_from_minus_the_log_density_by_a_constant():
-    deviation = np.sqrt(1 / 2)
-    expected = -stats.lognorm.logpdf(AMOUNTS, deviation, scale=np.exp(SCORES))
-    expected -= np.log(AMOUNTS) + np.log(np.pi) / 2
+    expected = -stats.lognorm.logpdf(AMOUNTS, 1, scale=np.exp(SCORES))
+    expected -= np.log(AMOUNTS) + np.log(2 * np.pi) / 2
     assert_allclose(losses_of(LogNormal), expected)
 
 
