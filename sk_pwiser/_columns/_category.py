@@ -20,7 +20,7 @@ from sk_pwiser._columns._base import (
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN, Codes
 from sk_pwiser._columns._factorize import factorize
 from sk_pwiser._columns._forgetting import (
-    updates_of_grown,
+    keep_record,
     with_reused_codes,
     with_update,
 )
@@ -290,8 +290,7 @@ class CategoryColumn(Column):
         # Missing and unseen values keep their codes.
         origin = [*range(FIRST_VALUE), *(earlier_codes.get(v, -1) for v in ordered)]
         origin = np.array(origin, dtype=np.int64)
-        if earlier.last_updates is not None:
-            grown.last_updates = updates_of_grown(earlier, origin)
+        keep_record(grown, earlier, origin)
         return grown, origin
 
     def _factorize(self, column):

@@ -27,13 +27,16 @@ def with_update(column: Any, values: Sequence[Any]) -> Any:
     return recorded
 
 
-def updates_of_grown(column: Any, origin: np.ndarray) -> np.ndarray:
-    """Return the last updates of codes with these origins in a column.
+def keep_record(grown: Any, column: Any, origin: np.ndarray) -> None:
+    """Set the last updates of codes with these origins in a column, if it has a record.
 
     New values are those of the last update.
     """
+    if column.last_updates is None:
+        return
     last_updates = column.last_updates[np.maximum(origin, 0)]
-    return np.where(origin >= 0, last_updates, np.int32(column.n_updates))
+    is_earlier = origin >= 0
+    grown.last_updates = np.where(is_earlier, last_updates, np.int32(column.n_updates))
 
 
 def with_reused_codes(

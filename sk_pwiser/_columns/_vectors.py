@@ -8,7 +8,7 @@ import numpy as np
 
 from sk_pwiser._columns._base import GrownColumn, ValueVectors
 from sk_pwiser._columns._category import CategoryColumn
-from sk_pwiser._columns._forgetting import updates_of_grown
+from sk_pwiser._columns._forgetting import keep_record
 from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._columns._value_kinds import (
     LARGE,
@@ -165,8 +165,7 @@ class VectorColumn(CategoryColumn):
         grown.vector_rows_ = rows
         origin = np.full(grown.n_codes, -1, dtype=np.int64)
         origin[: self.n_codes] = np.arange(self.n_codes)
-        if self.last_updates is not None:
-            grown.last_updates = updates_of_grown(self, origin)
+        keep_record(grown, self, origin)
         return GrownColumn(column=grown, code_origin=origin)
 
     def _drop_unused_vectors(self):

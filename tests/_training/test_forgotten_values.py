@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from serving_rows import raw_inputs
 from skorch.callbacks import Callback
 from small_model import X, Y, small
 from torch import nn
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser import MultiTaskCTRCVRClassifier, export
 from sk_pwiser._columns._codes import UNSEEN
-from sk_pwiser.export import Scorer
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 FORGETS = {"grow_vocabulary": True, "forget_after": 2, "min_frequency": 2}
@@ -108,6 +108,8 @@ def test_new_values_begin_in_the_places_of_forgotten_ones(params, changes):
 
 
 def test_forgotten_values_are_unseen_wherever_they_are_read(tmp_path):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
     model = forgetting(with_ids(0, 120))
     model.partial_fit(with_ids(40, 120), Y).partial_fit(with_ids(40, 150), Y)
     rows = with_ids(0, 150)
@@ -121,7 +123,11 @@ def test_forgotten_values_are_unseen_wherever_they_are_read(tmp_path):
     for other in (loaded, pickle.loads(pickle.dumps(model))):
         assert_array_equal(other.predict_proba(rows), expected)
     records = rows.astype({"id": int}).to_dict("records")
-    assert_allclose(Scorer(model, runtime="torch")(records), expected, atol=1e-6)
+    assert_allclose(export.Scorer(model, runtime="torch")(records), expected, atol=1e-6)
+    export.to_onnx(model, tmp_path / "model.onnx", inputs="raw")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = session.run(["probabilities"], raw_inputs(rows, text=()))[0]
+    assert_allclose(found, expected, atol=1e-6)
     # The loaded one forgets the same values afterwards.
     for other in (model, loaded):
         other.partial_fit(with_ids(100, 190), Y)

@@ -28,9 +28,11 @@ OPTIMIZERS = [
 ]
 
 
-def that_forget(params):
-    """Return parameters in which values are forgotten if vocabularies grow."""
-    return {**params, "forget_after": 1} if params.get("grow_vocabulary") else params
+def consistent(params):
+    """Return parameters that forget values only if vocabularies grow."""
+    if params.get("grow_vocabulary"):
+        return params
+    return {**params, "forget_after": None}
 
 
 # Values that every table accepts.
@@ -50,11 +52,12 @@ VALID = {
             "max_bins": st.integers(1, 20),
             "max_categories": st.sampled_from([None, 1, 2]),
             "n_hash_buckets": st.sampled_from([None, 1, 5]),
+            "forget_after": st.sampled_from([None, 1, 3]),
             "grow_vocabulary": st.booleans(),
             "list_pooling": st.sampled_from(["mean", "sum", {}]),
             "target_encoding_blocks": st.integers(2, 4),
         },
-    ).map(that_forget),
+    ).map(consistent),
     "negative_sampling_rate": st.floats(0.01, 1),
     "optimizer": st.sampled_from(["adam", "sgd", "adamw", "rmsprop", *OPTIMIZERS]),
     "optimizer_params": st.fixed_dictionaries(
