@@ -264,6 +264,10 @@ class Column:
         """Return the column itself, with its codes as their own origins."""
         return GrownColumn(column=self)
 
+    def for_serving(self) -> Self:
+        """Return the column without what only updates need, or itself."""
+        return self
+
     def learn_constant(
         self, cells: Any, sample_weight: np.ndarray | None = None
     ) -> Self:

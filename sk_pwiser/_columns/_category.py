@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -148,6 +148,15 @@ class CategoryColumn(Column):
         cells = table.cells[self.name]
         grown, origin = self.grown(cells, *elements, forget_after=forget_after)
         return GrownColumn(column=grown, code_origin=origin)
+
+    def for_serving(self) -> Self:
+        """Return the column without the record of uses, or itself."""
+        if self.last_updates is None:
+            return self
+        served: Any = copy(self)
+        served.last_updates = None
+        served.n_updates = 0
+        return cast(Self, served)
 
     def unchanged(self) -> GrownColumn:
         """Return the column itself, with its codes as their own origins."""

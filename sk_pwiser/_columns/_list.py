@@ -173,6 +173,15 @@ class ListColumn(Column):
         grown, origin = self.grown(elements, forget_after=forget_after)
         return GrownColumn(column=grown, vector_origin=origin)
 
+    def for_serving(self) -> Self:
+        """Return the column without the record of uses of its elements, or itself."""
+        items = None if self.items_ is None else self.items_.for_serving()
+        if items is self.items_:
+            return self
+        served = copy(self)
+        served.items_ = items
+        return served
+
     def unchanged(self) -> GrownColumn:
         """Return the column itself, with its vectors as their own origins."""
         return GrownColumn(column=self, vector_origin=np.arange(self.n_vectors))

@@ -143,7 +143,9 @@ class ServedModel:
             # The tables of rates follow from the counts, which only updates need.
             statistics = copy.copy(statistics)
             statistics.counts_ = []
-        schema = replace(self.schema, statistics=statistics)
+        encoder = self.schema.encoder
+        encoder = encoder.with_columns({c: c.for_serving() for c in encoder.columns_})
+        schema = replace(self.schema, encoder=encoder, statistics=statistics)
         return replace(self, schema=schema, settings=settings)
 
 

@@ -136,6 +136,24 @@ def test_forgotten_values_are_unseen_wherever_they_are_read(tmp_path):
     assert_array_equal(loaded.predict_proba(rows), model.predict_proba(rows))
 
 
+def test_a_delta_has_forgotten_values_and_no_record_of_uses():
+    model = forgetting(with_ids(0, 120).join(with_words(0, 20)["words"]))
+    model.partial_fit(with_ids(40, 120).join(with_words(0, 20)["words"]), Y)
+    scorer = export.Scorer(model, runtime="torch")
+    earlier = copy.deepcopy(model)
+    model.partial_fit(with_ids(100, 130).join(with_words(0, 20)["words"]), Y)
+    rows = with_ids(0, 130).join(with_words(0, 20)["words"])
+    records = rows.astype({"id": int}).to_dict("records")
+    change = export.delta(earlier, model)
+    assert not any("last_updates" in name for name in change._arrays)
+    scorer.apply(change)
+    found = scorer(records)
+    assert_array_equal(found, export.Scorer(model, runtime="torch")(records))
+    # The model itself keeps the record.
+    column = model._result.schema.encoder.code_columns_[-1]
+    assert column.last_updates.max() == column.n_updates == 2
+
+
 def test_statistics_count_a_value_from_its_last_entry():
     """Sequences of updates, beside a dictionary with the rows of each known value."""
     rng = np.random.default_rng(0)
