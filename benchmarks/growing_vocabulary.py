@@ -187,7 +187,7 @@ def new_model(n_epochs, seed):
 
 
 def main():
-    parser = make_parser(__doc__, seeds=2)
+    parser = make_parser(__doc__, seeds=3)
     parser.add_argument("--rows", type=int, default=2_000, help="per day")
     parser.add_argument("--users", type=int, default=1_000, help="active per day")
     parser.add_argument("--items", type=int, default=200, help="active per day")
