@@ -92,15 +92,15 @@ class ProbabilityNetwork(nn.Module):
         self.network = copy.deepcopy(network).cpu().requires_grad_(False)
         self.both_classes = estimator.classes_.ndim == 1
         self.curves = nn.ModuleList()
-        self.parents = []
+        self.parents: list[int] = []
         self.takes_shifts = False
         if isinstance(estimator, FunnelCalibrator):
             self.curves.extend(map(CurveLayer, estimator.calibrators_))
             # The tasks than which others are not more likely, -1 for none.
             self.parents = [-1] * estimator.n_tasks_
             if estimator.ordered:
-                self.parents = read_task_parents(
-                    estimator.task_parents_, estimator.task_names_
+                self.parents = list(
+                    read_task_parents(estimator.task_parents_, estimator.task_names_)
                 )
             self.takes_shifts = estimator.by_ is not None
         self._add_values(result, estimator)
