@@ -253,9 +253,7 @@ def test_values_are_explained_after_tasks(valued):
     assert max(multiple, 1 / multiple) == pytest.approx(factor, rel=0.01)
     display = RowExplanationDisplay(explanations=alone).plot(row=0)
     assert "logarithm of the mean amount of spend" in display.ax_.get_xlabel()
-    with pytest.raises(
-        ValueError, match=r"a value of .*'watch'\]; got 'spent'"
-    ):
+    with pytest.raises(ValueError, match=r"a value of .*'watch'\]; got 'spent'"):
         explain_rows(valued, ROWS, background=BACKGROUND, tasks="spent")
 
 
