@@ -68,7 +68,7 @@ class ProbabilityNetwork(nn.Module):
         self.network = copy.deepcopy(network).cpu().requires_grad_(False)
         self.both_classes = served.both_classes
         self.curves = nn.ModuleList()
-        self.parents = []
+        self.parents: list[int] = []
         self.takes_shifts = False
         calibration = served.calibration
         if calibration is not None:

@@ -124,12 +124,38 @@ class Delta:
     It holds the rows of the embedding tables and of the target statistics that differ,
     the new category values, and the other weights; nothing that only training needs.
 
+    Parameters
+    ----------
+    old : str
+        Checksum of the old model.
+    new : str
+        Checksum of the new model.
+    values : dict
+        Forms of the new model's arrays.
+    arrays : dict of str to ndarray
+        The rows that differ, and where the others come from.
+
     Attributes
     ----------
-    old, new : str
-        Checksums of the two models.
     nbytes : int
-        The size of its arrays, nearly that of its file.
+        The size of the arrays, nearly that of the file.
+
+    See Also
+    --------
+    delta : Creates a delta of two fitted estimators.
+    Scorer.apply : Takes over the changes.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.export import delta
+    >>> data = make_ctr_cvr(500, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    >>> model = model.fit(data.data, data.target)
+    >>> change = delta(model, model)
+    >>> change.old == change.new
+    True
     """
 
     def __init__(
@@ -282,7 +308,9 @@ def delta(old: Any, new: Any) -> Delta:
     >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.export import Scorer, delta
     >>> data = make_ctr_cvr(600, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(
+    ...     encoding_params={"grow_vocabulary": True}, max_epochs=1, random_state=0
+    ... )
     >>> model = model.fit(data.data[:500], data.target[:500])
     >>> scorer = Scorer(model, runtime="torch")
     >>> yesterday = copy.deepcopy(model)

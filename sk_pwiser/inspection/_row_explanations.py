@@ -1,7 +1,7 @@
 """Why a row is predicted as it is: what its columns add to log-odds and amounts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -351,7 +351,7 @@ class RowExplanations:
         Names of the explained tasks, and "cvr".
     data : ndarray of object of shape (n_samples, n_columns)
         Values of the rows.
-    value_names : list of str, default=[]
+    value_names : sequence of str, default=()
         Those of `task_names` that are values: their "log-odds" are logarithms of mean
         amounts.
 
@@ -381,7 +381,7 @@ class RowExplanations:
     column_names: list[Any]
     task_names: list[str]
     data: np.ndarray
-    value_names: list[str] = field(default_factory=list)
+    value_names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.contributions)

@@ -49,7 +49,11 @@ def test_the_table_is_encoded_once(monkeypatch):
     found = assert_equals_scikit_learn(model)
     calls, schema = [], type(model._result.schema)
     transform = schema.transform
-    counting = lambda own, *args: calls.append(args) or transform(own, *args)  # noqa: E731
+
+    def counting(own, *args, **params):
+        calls.append(args)
+        return transform(own, *args, **params)
+
     with monkeypatch.context() as patch:
         patch.setattr(schema, "transform", counting)
         task_importances(model, X, Y, n_repeats=2)
