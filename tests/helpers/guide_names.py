@@ -95,6 +95,10 @@ def _linear(X, Y):
     }
 
 
+def _new_items(X, Y):
+    return {"table": pd.DataFrame({"size": [1.0, 2.0]}, index=["shop 1", "shop 2"])}
+
+
 def _related_methods(X, Y):
     return {"session": np.arange(N_ROWS) // 4, "time": np.arange(N_ROWS)}
 
@@ -113,6 +117,8 @@ def _serving(X, Y):
         "hours": hours,
         "prices": prices,
         "ages": ages,
+        "X_sample": X[20:32],
+        "yesterday": _fitted(X[:300], Y[:300]),
     }
 
 
@@ -128,6 +134,8 @@ def _values(X, Y):
     amounts = Y.assign(spend=spend)
     return {
         "Y": amounts,
+        "X_new": X[:3],
+        "X_sample": X[20:32],
         "X_test": X[:50],
         "Y_test": amounts[:50],
         "X_later": X[50:].assign(market=np.arange(len(X) - 50) % 2),
@@ -140,6 +148,7 @@ _OF_PAGE = {
     "files": _after_fit,
     "inputs": _inputs,
     "linear": _linear,
+    "new_items": _new_items,
     "related_methods": _related_methods,
     "serving": _serving,
     "transfer": _transfer,
