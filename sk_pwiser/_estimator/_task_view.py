@@ -143,7 +143,7 @@ class TaskView(ClassifierMixin, FunnelView):
         Y = y if tasks is None else tasks
         if np.ndim(tasks) == 2:
             tasks = self._event_labels(tasks)
-        elif np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        elif _n_columns(y) > 1:
             y = self._event_labels(y)
         labels_of_y = read_labels(y, "any", input_name="y")
         names = given_task_names(self.estimator.get_params())
@@ -354,3 +354,9 @@ def task_column(task: int | str, names: Sequence[str]) -> int:
         return len(names) - 1
     alternatives = CVR if len(names) > 1 else ""
     return find_task(task, len(names), names, alternatives=alternatives)
+
+
+def _n_columns(y: Any) -> int:
+    """Return the number of columns of labels, which may be lists or 1-D."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    return int(shape[1]) if len(shape) == 2 else 1
