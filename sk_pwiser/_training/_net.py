@@ -166,7 +166,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_train_begin", X=X, y=None)
             if terms is not None:
                 parts = ((p.codes, p.exposure) for p in counted_parts(X.train))
-                terms.count_rows(parts, self.module_.spec.cardinalities)
+                spec = self.module_.spec
+                terms.count_rows(parts, spec.cardinalities, spec.unseen_code)
             if self.average_decay:
                 self.average_ = WeightAverage(self.module_, self.average_decay)
             self.fit_loop(X, checkpoints)

@@ -92,11 +92,15 @@ class ExposureTerms(nn.Module):
         # Of a training: the column of codes that tells most about the exposure, and
         # the numbers of rows per code and combination of how they were shown.
         self.told_by: int | None = None
+        self.unseen_code = 1
         self.register_buffer("counts", None, persistent=False)
         self.register_buffer("prior_counts", None, persistent=False)
 
     def count_rows(
-        self, parts: Iterable[tuple[Tensor, Tensor]], cardinalities: Sequence[int]
+        self,
+        parts: Iterable[tuple[Tensor, Tensor]],
+        cardinalities: Sequence[int],
+        unseen_code: int,
     ) -> None:
         """Count how the values of category columns were shown, before a training.
 
@@ -106,9 +110,13 @@ class ExposureTerms(nn.Module):
             Codes of the category columns, `(n_rows, n_category_columns)`, and of how
             the rows were shown, `(n_rows, n_columns)`.
         cardinalities : sequence of int
-            Numbers of codes of the category columns.
+            Numbers of codes of the category columns. Larger codes are those of values
+            that have a vector, but no embedding: they count as unseen ones.
+        unseen_code : int
+            The code of unseen values.
         """
         n = self.n_combinations
+        self.unseen_code = unseen_code
         device = self.strides.device
         columns = [k for k, size in enumerate(cardinalities) if size * n <= MOST_COUNTS]
         counts = {
@@ -119,7 +127,8 @@ class ExposureTerms(nn.Module):
             cells = self._cells(exposure.to(device)).cpu()
             total += torch.bincount(cells, minlength=n)
             for k in columns:
-                places = codes[:, k].cpu().long() * n + cells
+                values = self._values_of(codes[:, k].cpu(), cardinalities[k])
+                places = values * n + cells
                 counts[k] += torch.bincount(places, minlength=len(counts[k]))
         prior = PRIOR_ROWS * total.double() / total.sum()
         # What is known of a row without the column's value.
@@ -136,6 +145,10 @@ class ExposureTerms(nn.Module):
         if self.told_by is not None:
             self.counts = counts[self.told_by].view(-1, n).float().to(device)
             self.prior_counts = prior.float().to(device)
+
+    def _values_of(self, codes: Tensor, n_values: int) -> Tensor:
+        """Return codes for which there are counts."""
+        return codes.long().where(codes < n_values, self.unseen_code)
 
     def forget_rows(self) -> None:
         """Forget the counts of a training."""
@@ -223,7 +236,7 @@ class ExposureTerms(nn.Module):
         """Return how the other rows of the same values were shown, as shares."""
         assert self.counts is not None
         assert self.prior_counts is not None
-        values = category_codes[:, self.told_by].long()
+        values = self._values_of(category_codes[:, self.told_by], len(self.counts))
         counts = self.counts.index_select(0, values)
         others = counts - F.one_hot(cells, self.n_combinations)
         # Rows that were not counted, such as those of another part.

@@ -376,3 +376,21 @@ def test_terms_are_right_where_a_network_does_not_learn_the_items():
     rates = np.array([click[position == k].mean() for k in range(1, 6)])
     naive = np.log(rates / (1 - rates))
     assert naive[4] - naive[0] < terms[4] - terms[0] - 1
+
+
+def test_new_ids_that_have_a_vector_but_no_embedding():
+    """An update has rows of values that are still too rare for an embedding."""
+    rng = np.random.default_rng(1)
+    ids = [str(value) for value in range(40)]
+    vectors = pd.DataFrame(rng.normal(size=(40, 3)), index=ids)
+    params = {
+        "vectors": {"item": vectors},
+        "grow_vocabulary": True,
+        "min_frequency": {"item": 3},
+    }
+    model = shown(encoding_params=params).fit(X, Y)
+    update = X[:60].assign(item=[*["0"] * 50, *ids[30:]])
+    model.partial_fit(update, Y[:60])
+    assert np.isfinite(model.predict_proba(update)).all()
+    terms = model.as_shown().predict_proba(update)
+    assert np.isfinite(terms).all()
