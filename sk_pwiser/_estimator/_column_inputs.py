@@ -1,9 +1,11 @@
 """How each column of a table would enter the network, for a look at data before."""
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sk_pwiser._columns._encoder import vector_counts
 from sk_pwiser._columns._encoding_params import check_encoding_params
+from sk_pwiser._fit import take_time_column
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._labels import Targets
 from sk_pwiser._tasks._weights import base_rates
@@ -27,6 +29,9 @@ def column_inputs(
 ) -> tuple[Any, dict[Any, ColumnInput]]:
     """Return a table as a fit reads it, and how each column would enter the network."""
     check_encoding_params(settings.encoding_params)
+    # Of several columns of dates, each is refused by itself.
+    with suppress(ValueError):
+        settings = take_time_column(settings, X, warns=False)
     encoder = make_encoder(settings, estimator_name)
     errors: dict[Any, str] = {}
     X = encoder.fit(X, errors=errors).X

@@ -83,7 +83,9 @@ def test_problems_have_flags(described, columns):
     assert described.flagged("leak") == ["refund"]
     assert described.flagged("id") == ["user_id"]
     assert described.flagged("constant") == ["same"]
-    assert described.flagged("refused") == ["at"]
+    # The only column of dates is the time, as in fit.
+    assert described.flagged("refused") == []
+    assert columns["kind"]["at"] == "time"
     assert described.flagged("one value per row") == ["key"]
     assert described.flagged("new values") == ["late", "key"]
     assert described.flagged("drift") == ["late"]
