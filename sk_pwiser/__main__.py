@@ -234,8 +234,9 @@ def read_value_tasks(arguments: argparse.Namespace) -> dict[str, str | None]:
     entries = ",".join(arguments.values).split(",") if arguments.values else []
     for entry in entries:
         column, colon, task = entry.strip().rpartition(":")
-        if not colon:
-            column, task = task, ""
+        if not colon:  # an amount per impression
+            column = task
+            task = ""
         if not column or column in value_tasks:
             raise ValueError(
                 "--values must name different columns, such as spend:conversion; got "

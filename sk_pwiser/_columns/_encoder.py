@@ -493,13 +493,13 @@ def learn_constant_columns(
     The encoder itself is returned if these rows do not vary either.
     """
     table = encoder.read(X)
-    learnt_columns = {
+    successors = {
         column: column.learn_constant(table.cells[name], sample_weight)
         for name, column in table.columns.items()
     }
-    if all(column is learnt for column, learnt in learnt_columns.items()):
+    if all(column is successor for column, successor in successors.items()):
         return encoder
-    return encoder.with_columns(learnt_columns)
+    return encoder.with_columns(successors)
 
 
 def column_kinds(encoder: TableEncoder) -> dict[str, list[Any]]:

@@ -213,8 +213,8 @@ class ExposureColumn(Column):
         if self.is_ordered:
             codes = self._codes_of_numbers(cells)
         else:
-            found = self.categories_.transform(cells)
-            codes = found.table[found.indices].astype(np.int64)
+            lookup = self.categories_.transform(cells)
+            codes = lookup.table[lookup.indices].astype(np.int64)
         if not self.has_missing_:
             codes = np.where(codes == MISSING, self.reference_code_, codes)
         if not self.has_rare_:

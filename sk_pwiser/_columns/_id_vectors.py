@@ -74,7 +74,8 @@ class IdVectors:
                 f"{place} must be a DataFrame, or a mapping of id to vector; got "
                 f"{type(table).__name__}."
             )
-        n_ids, size = len(vectors) - 1, vectors.shape[1]
+        n_ids = len(vectors) - 1  # the first one is that of ids without a vector
+        size = vectors.shape[1]
         if not n_ids or not size:
             raise ValueError(
                 f"{place} must have at least one id, and one number per id; its shape "

@@ -149,8 +149,8 @@ class ParentRates:
         base_rates = self.base_rates[np.newaxis].astype(np.float64)
         parent_rates = base_rates if prior is None else prior
         positives = graph.add("Add", positive_shares, parent_rates)
-        others = graph.add("Sub", np.float64(1), parent_rates)
-        negatives = graph.add("Add", negative_shares, others)
+        parent_complements = graph.add("Sub", np.float64(1), parent_rates)
+        negatives = graph.add("Add", negative_shares, parent_complements)
         log_positives = graph.add("Log", positives)
         log_negatives = graph.add("Log", negatives)
         log_odds = graph.add("Sub", log_positives, log_negatives)

@@ -126,8 +126,13 @@ class PairCounts:
         # Missing and unseen values have no rates.
         counts[..., codes < FIRST_VALUE] = 0.0
         ends = np.arange(1, self.n_blocks) * self.n_codes
-        parts = np.split(np.arange(len(codes)), np.searchsorted(self.pairs, ends))
-        return [BlockValues(codes[p], counts[..., p], n_rows[p]) for p in parts]
+        places_of_blocks = np.split(
+            np.arange(len(codes)), np.searchsorted(self.pairs, ends)
+        )
+        return [
+            BlockValues(codes[places], counts[..., places], n_rows[places])
+            for places in places_of_blocks
+        ]
 
     def by_code(self, blocks):
         """Return the sums of the counts of blocks, (2, n_tasks, n_codes)."""

@@ -330,15 +330,13 @@ def delta(old: Any, new: Any) -> Delta:
         arrays[f"rows.{name}"] = changes.new_rows
     old_lines = _lines_of(old_values)
     new_lines = _lines_of(new_values)
-    places = {line: place for place, line in enumerate(dict.fromkeys(old_lines))}
-    numbers = {**places}
-    for line in new_lines:
-        numbers.setdefault(line, len(numbers))
+    all_lines = dict.fromkeys([*old_lines, *new_lines])
+    numbers = {line: number for number, line in enumerate(all_lines)}
     changes = RowChanges.between(
         np.array([numbers[line] for line in old_lines], dtype=np.int64),
         np.array([numbers[line] for line in new_lines], dtype=np.int64),
     )
-    line_of_number = {number: line for line, number in numbers.items()}
+    line_of_number = list(numbers)
     text = "".join(line_of_number[number] for number in changes.new_rows.tolist())
     arrays[LINES] = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
     arrays[f"runs.{LINES}"] = changes.runs

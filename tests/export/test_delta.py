@@ -123,6 +123,16 @@ def test_values():
     np.testing.assert_array_equal(scorer.predict_value(ROWS), expected)
 
 
+def test_reasons_follow_the_model(old, new):
+    background = draw(8, 6)[0]
+    arguments = {"runtime": "torch", "explain": True, "background": background}
+    scorer = Scorer(old, **arguments).apply(delta(old, new))
+    _, reasons = scorer.explain(ROWS[:3])
+    _, expected = Scorer(new, **arguments).explain(ROWS[:3])
+    np.testing.assert_array_equal(reasons.contributions, expected.contributions)
+    np.testing.assert_array_equal(reasons.base_values, expected.base_values)
+
+
 def test_with_onnx(old, new):
     pytest.importorskip("onnxruntime")
     scorer = Scorer(old, runtime="onnx").apply(delta(old, new))
