@@ -39,6 +39,11 @@ class ArrayColumn(NumericColumn):
         names += [f"{self.name}_missing"] if self.has_missing_ else []
         return [Input(name, 0, 1.0) for name in names]
 
+    @property
+    def n_inputs(self) -> int:
+        """Number of the inputs."""
+        return len(self.elements_) + self.has_missing_
+
     def open(self, cells: Any) -> np.ndarray:
         """Read the arrays at once."""
         return self.read(cells)

@@ -101,6 +101,11 @@ class NumericColumn(Column):
         return inputs
 
     @property
+    def n_inputs(self) -> int:
+        """Number of the inputs."""
+        return 2 if self.has_missing_ else 1
+
+    @property
     def bin_scale(self) -> float:
         """Factor of the components of the bins."""
         return 1.0
@@ -140,7 +145,7 @@ class NumericColumn(Column):
         """Return the inputs, which are computed when they are read."""
         cells = self.open(table.cells[self.name])
         read_inputs = partial(self._read_inputs, cells)
-        return EncodedColumn(n_inputs=len(self.inputs), read_inputs=read_inputs)
+        return EncodedColumn(n_inputs=self.n_inputs, read_inputs=read_inputs)
 
     def open(self, cells: Any) -> Any:
         """Return what `transform` reads by parts: the cells, or their numbers."""
@@ -226,12 +231,13 @@ class NumericColumn(Column):
         # fmin and fmax ignore NaN.
         low = np.fmin.reduce(values, initial=0.0)
         high = np.fmax.reduce(values, initial=0.0)
-        if np.isinf(low) or np.isinf(high):
-            row = int(np.isinf(values).argmax())
+        if low >= -LARGEST_VALUE and high <= LARGEST_VALUE:
+            return values
+        is_infinite = np.isinf(values)
+        if is_infinite.any():
+            row = int(is_infinite.argmax())
             raise _frames.infinity_error(self.name, column, start + row, values[row])
-        if low < -LARGEST_VALUE or high > LARGEST_VALUE:
-            values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
-        return values
+        return np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
 
     def _advice(self, column):
         """Return what to do with a column that holds no numbers."""

@@ -1,6 +1,7 @@
 """Numbers as positions among bins."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -41,6 +42,17 @@ def bin_edges(shares, max_bins=MAX_BINS):
     steps = np.arange(1, n_bins + 1) / n_bins
     edges = np.searchsorted(cumulative / cumulative[-1], steps - ROUNDING)
     return np.unique([0, *edges])
+
+
+@lru_cache(maxsize=2 * MAX_BINS)
+def _positions_of_edges(n_edges, n_bins):
+    """Return evenly spaced positions from 0 to `n_bins`, which are not to be changed.
+
+    Predictions of one row would take as long to make them as to read the number.
+    """
+    positions = np.arange(n_edges) * (n_bins / (n_edges - 1))
+    positions.flags.writeable = False
+    return positions
 
 
 @dataclass(eq=False)
@@ -94,5 +106,4 @@ class PiecewiseLinearColumn(NumericColumn):
         self.fill_value_ = shares @ self._encode(distinct)
 
     def _nodes(self):
-        n_edges = len(self.edges_)
-        return self.edges_, np.arange(n_edges) * (self.n_bins_ / (n_edges - 1))
+        return self.edges_, _positions_of_edges(len(self.edges_), self.n_bins_)
