@@ -197,11 +197,11 @@ class NumericColumn(Column):
         """Return a column of as many inputs that has learnt these rows, if it can."""
         if not self.is_constant_:
             return self
-        learnt = copy(self).fit(column, sample_weight)
-        if learnt.is_constant_:
+        successor = copy(self).fit(column, sample_weight)
+        if successor.is_constant_:
             return self
-        learnt.has_missing_ = self.has_missing_
-        return learnt
+        successor.has_missing_ = self.has_missing_
+        return successor
 
     def transform(self, column, start=0):
         """Return the inputs of rows from `start` on, and any indicator."""

@@ -89,11 +89,11 @@ class PiecewiseLinearColumn(NumericColumn):
         self, column: Any, sample_weight: np.ndarray | None = None
     ) -> Self:
         """Scale the position to [0, 1], since the network has one component for it."""
-        learnt = super().learn_constant(column, sample_weight)
-        if learnt is not self:
-            learnt.fill_value_ *= self.n_bins_ / learnt.n_bins_
-            learnt.n_bins_ = self.n_bins_
-        return learnt
+        successor = super().learn_constant(column, sample_weight)
+        if successor is not self:
+            successor.fill_value_ *= self.n_bins_ / successor.n_bins_
+            successor.n_bins_ = self.n_bins_
+        return successor
 
     def _fit(self, numbers, weight):
         distinct, shares = distinct_shares(numbers, weight)
