@@ -73,7 +73,9 @@ def test_a_search_for_a_parameter_finds_the_estimator():
 
 def test_the_page_of_the_estimator_shows_its_signature():
     page = page_of("sk_pwiser.MultiTaskCTRCVRClassifier")
-    assert re.search(r"^\.\. autoclass:: MultiTaskCTRCVRClassifier$", page, re.MULTILINE)
+    assert re.search(
+        r"^\.\. autoclass:: MultiTaskCTRCVRClassifier$", page, re.MULTILINE
+    )
 
 
 @pytest.fixture(scope="module")
