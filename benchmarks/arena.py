@@ -96,6 +96,7 @@ def digest_of(files):
     return digest.hexdigest()[:16]
 
 
+@cache
 def digest_of_code(folder):
     """Return a short digest of the code below a folder, whatever its docstrings say."""
     digest = hashlib.sha256()
@@ -113,7 +114,6 @@ def is_docstring(node):
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-@cache
 def version_of(model_name):
     """Return what identifies the code that makes a run."""
     here = Path(__file__).parent
