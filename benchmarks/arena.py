@@ -39,6 +39,7 @@ above what was held before. "pred/obs" is the mean of the predictions of the las
 over the rate of its events.
 """
 
+import ast
 import hashlib
 import itertools
 import json
@@ -46,6 +47,7 @@ import multiprocessing
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -103,13 +105,31 @@ def digest_of(files):
     return digest.hexdigest()[:16]
 
 
+@cache
+def digest_of_code(folder):
+    """Return a short digest of the code below a folder, whatever its docstrings say."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        code = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(code):
+            if is_docstring(node):
+                node.value.value = ""
+        digest.update(file.name.encode())
+        digest.update(ast.unparse(code).encode())
+    return digest.hexdigest()[:16]
+
+
+def is_docstring(node):
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 def version_of(model_name):
     """Return what identifies the code that makes a run."""
     here = Path(__file__).parent
     settings = digest_of(here / name for name in PEER_FILES)
     if model_name in OWN:
         package = Path(sk_pwiser.__file__).parent
-        return f"{sk_pwiser.__version__}-{digest_of(package.rglob('*.py'))}"
+        return f"{sk_pwiser.__version__}-{digest_of_code(package)}"
     [package] = {
         package
         for prefix, package in PEER_PACKAGES.items()

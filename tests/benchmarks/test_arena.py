@@ -172,3 +172,14 @@ def test_trees_stop_on_the_last_rows_of_a_log_in_the_order_of_time(module):
     kinds = {type(step) for step in stopping.get_params().values()}
     assert models.StopsOnLastRows in kinds
     assert models.StopsEarly not in kinds
+
+
+def test_a_version_is_that_of_the_code_and_not_of_its_docstrings(arena, tmp_path):
+    digest_of_code = arena.digest_of_code.__wrapped__
+    file = tmp_path / "module.py"
+    file.write_text('"""One."""\n\n\ndef f():\n    """Two."""\n    return "three"\n')
+    digest = digest_of_code(tmp_path)
+    file.write_text('"""1."""\n\ndef f():\n    """2."""  # Four.\n    return "three"\n')
+    assert digest_of_code(tmp_path) == digest
+    file.write_text('"""1."""\n\ndef f():\n    """2."""\n    return "four"\n')
+    assert digest_of_code(tmp_path) != digest
