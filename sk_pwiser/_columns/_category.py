@@ -1,7 +1,7 @@
 """Category columns: codes of values."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import compress
@@ -25,6 +25,7 @@ from sk_pwiser._columns._forgetting import (
     with_update,
 )
 from sk_pwiser._columns._row_fields import Field, as_column, as_list
+from sk_pwiser._columns._text_cells import numbers_of_texts
 from sk_pwiser._columns._value_counts import ValueCounts
 from sk_pwiser._columns._value_kinds import (
     LARGE,
@@ -119,6 +120,14 @@ class CategoryColumn(Column):
     def stored_values(self) -> Iterable[Any]:
         """Return the values that a file of the column must hold."""
         return self.codes_
+
+    def cells_of_texts(self, texts: Sequence[str | None]) -> Sequence[Any]:
+        """Return the texts, or the numbers if the values were numbers in fit."""
+        if self.kinds_ == {"numbers"}:
+            return numbers_of_texts(self.name, texts)
+        if self.kinds_ - {"text"}:  # such as dates
+            return super().cells_of_texts(texts)
+        return texts
 
     # A table.
 

@@ -20,6 +20,7 @@ from sk_pwiser._columns._base import (
 )
 from sk_pwiser._columns._misread import looks_like_codes, refuse_merged
 from sk_pwiser._columns._row_fields import Field, as_column
+from sk_pwiser._columns._text_cells import numbers_of_texts
 
 if TYPE_CHECKING:
     from sk_pwiser._columns._choose import Choice
@@ -128,6 +129,12 @@ class NumericColumn(Column):
         """How the values are encoded, in a few words."""
         words = "constant" if self.is_constant_ else self.words
         return f"{words}, NaN" if self.has_missing_ else words
+
+    def cells_of_texts(self, texts: Sequence[str | None]) -> Sequence[Any]:
+        """Return the numbers that texts stand for."""
+        if not self.is_scalar:
+            return super().cells_of_texts(texts)
+        return numbers_of_texts(self.name, texts)
 
     # A table.
 
