@@ -158,8 +158,9 @@ class ParentRates:
         scaled = graph.add("Sub", log_odds, shift)
         # The inverse of an infinite scale: an input that is 0.
         scaled = graph.add("Mul", scaled, 1 / self.scales[j][np.newaxis, :-1])
-        ends = np.float64(-LARGEST_DEVIATION), np.float64(LARGEST_DEVIATION)
-        scaled = graph.add("Clip", scaled, *ends)
+        lowest = np.float64(-LARGEST_DEVIATION)
+        highest = np.float64(LARGEST_DEVIATION)
+        scaled = graph.add("Clip", scaled, lowest, highest)
         total = graph.add("Add", positives, negatives)
         rates[j] = graph.add("Div", positives, total)
         return graph.to_float(graph.add("Concat", scaled, frequency, axis=1))

@@ -215,7 +215,8 @@ class BatchIterator:
         weight = indices.weight
         device = data.device
         if device.type != "cpu":  # the indices are on the CPU
-            order, weight = (send(tensor, device) for tensor in (order, weight))
+            order = send(order, device)
+            weight = send(weight, device)
         if data.rows is not None:
             order = data.rows if order is None else data.rows[order]
         entries = [0] * len(bounds)

@@ -109,8 +109,9 @@ def _have_same_state(
 ) -> bool:
     """Return whether one optimiser can continue from the state of the other."""
     # Adam and LazyAdam have the same state.
-    kinds = type(optimizer), type(earlier_optimizer)
-    if not (issubclass(*kinds) or issubclass(*reversed(kinds))):
+    kind = type(optimizer)
+    earlier_kind = type(earlier_optimizer)
+    if not (issubclass(kind, earlier_kind) or issubclass(earlier_kind, kind)):
         return False
     groups = zip(optimizer.param_groups, earlier_optimizer.param_groups, strict=True)
     return all(

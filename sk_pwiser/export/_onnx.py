@@ -183,7 +183,7 @@ def _trace(network):
     model = program.model_proto
     # Metadata name the lines of the code on this machine.
     graph = model.graph
-    values = *graph.input, *graph.output, *graph.value_info, *graph.initializer
+    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for message in (model, graph, *graph.node, *values):
         del message.metadata_props[:]
     return model.SerializeToString()
