@@ -1,10 +1,11 @@
-"""Pictures of the package, drawn from its source and from a fit when pages are built.
+"""Pictures of the package, drawn from its source and its results when pages are built.
 
-`conf.py` calls `write_folders` and `write_way_of_a_fit`. Both write raw HTML with SVG
-that takes the colours of the page, so that it is readable in the light and dark themes.
+`conf.py` calls the functions `write_...`. They write raw HTML with SVG that takes the
+colours of the page, so that it is readable in the light and dark themes.
 """
 
 import sys
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -19,6 +20,46 @@ LABEL_PADDING = 10
 FONT_SIZE = 14
 PAGE_WIDTH = 1000
 NARROWEST = 640  # labels of narrower pictures are too small to read
+LANE_HEIGHT = 24  # of a line of spans of time
+MARK_RADIUS = 6
+
+# The kinds of spans of time, and how they are filled.
+TRAINED = "trained on"
+HELD_OUT = "held out"
+GAP_OF_LABELS = "gap: labels become known"
+PREDICTED = "predicted"
+READ = "read"
+NOT_YET = "not known yet"
+OUTLINE = 'stroke="currentColor" stroke-opacity="0.4"'
+DASHED = f'fill="none" stroke-dasharray="4 3" {OUTLINE}'
+PRIMARY = 'fill="var(--pst-color-primary, #0a7d91)" fill-opacity="0.55"'
+STYLES = {
+    TRAINED: f'fill="currentColor" fill-opacity="0.1" {OUTLINE}',
+    HELD_OUT: f'fill="currentColor" fill-opacity="0.4" {OUTLINE}',
+    GAP_OF_LABELS: DASHED,
+    PREDICTED: f"{PRIMARY} {OUTLINE}",
+    READ: f"{PRIMARY} {OUTLINE}",
+    NOT_YET: DASHED,
+}
+
+# The log of the picture of splits: as many days, and labels that are complete so late.
+N_DAYS = 80
+LABEL_DELAY = 6
+N_FOLDS = 3
+HELD_OUT_SHARE = 0.1  # the default of `validation_fraction`
+
+# The impressions of one user, in hours, and the row that reads their past.
+IMPRESSIONS = (2, 7, 10, 15, 19, 23, 27, 29, 32, 34.5, 35.5)
+ROW_TIME = 36
+# In hours: how old the state is, and how long after its impression a label is known.
+STATE_DELAY = 2
+LABEL_DELAYS = {"click": 6, "conversion": 22}
+# How long after its impression each thing is in the state that a row reads.
+DELAYS = {
+    "impressions": STATE_DELAY,
+    "clicks": STATE_DELAY + LABEL_DELAYS["click"],
+    "conversions": STATE_DELAY + LABEL_DELAYS["conversion"],
+}
 
 # The function whose direct calls are the steps of a fit.
 FIT = ("_fit/_fit.py", "fit")
@@ -145,3 +186,168 @@ def write_way_of_a_fit(path):
         y += BOX_HEIGHT + 2 * GAP
     description = "The steps of a fit from top to bottom, each with its files"
     write_if_changed(path, picture(shapes, PAGE_WIDTH, y - 2 * GAP, description))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A span of time of a kind that `STYLES` names."""
+
+    start: float
+    stop: float
+    kind: str
+
+
+def split_by_time():
+    """Return the spans of each fold of a split by time, and those of the last fit.
+
+    The folds are those of `FunnelTimeSplit`, and the rows that early stopping holds
+    out are those of a fit with a `time_column`. The last fit learns from all rows
+    whose labels are complete.
+    """
+    import numpy as np
+
+    from sk_pwiser._rows._hold_out import held_by_time
+    from sk_pwiser.model_selection import FunnelTimeSplit
+
+    days = np.arange(N_DAYS)
+    labels = np.ones((N_DAYS, 2), dtype=int)
+
+    def spans_of(train, test_start, test_stop):
+        is_held, _, _ = held_by_time(days[train].astype(float), HELD_OUT_SHARE)
+        held_start = int(days[train][is_held].min())
+        train_stop = int(days[train].max()) + 1
+        return [
+            Span(start=0, stop=held_start, kind=TRAINED),
+            Span(start=held_start, stop=train_stop, kind=HELD_OUT),
+            Span(start=train_stop, stop=test_start, kind=GAP_OF_LABELS),
+            Span(start=test_start, stop=test_stop, kind=PREDICTED),
+        ]
+
+    folds = FunnelTimeSplit(N_FOLDS, time=days, gap=LABEL_DELAY)
+    lanes = {}
+    for number, (train, test) in enumerate(folds.split(days[:, None], labels), start=1):
+        lanes[f"fold {number}"] = spans_of(train, int(test.min()), int(test.max()) + 1)
+    period = N_DAYS // (N_FOLDS + 1)
+    complete = days[days < N_DAYS - LABEL_DELAY]
+    lanes["in operation"] = spans_of(complete, N_DAYS, N_DAYS + period)
+    return lanes
+
+
+def rectangle(x, y, width, height, kind):
+    """Return the SVG of a rectangle of a kind."""
+    return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" {STYLES[kind]}/>'
+
+
+def words(x, y, label, anchor="start"):
+    """Return the SVG of a label beside the lane that begins at a height."""
+    baseline = y + LANE_HEIGHT / 2 + FONT_SIZE / 3
+    return f'<text x="{x}" y="{baseline}" text-anchor="{anchor}">{escape(label)}</text>'
+
+
+def legend(kinds, x, y):
+    """Return the SVG of a line with each kind, and its name beside it."""
+    shapes = []
+    for kind in kinds:
+        shapes.append(rectangle(x, y, LANE_HEIGHT, LANE_HEIGHT, kind))
+        x += LANE_HEIGHT + LABEL_PADDING
+        shapes.append(words(x, y, kind))
+        x += width_of(kind) + LABEL_PADDING
+    return shapes
+
+
+def write_time_split(path):
+    """Write the picture of what is trained on, held out and predicted later."""
+    lanes = split_by_time()
+    first_column = max(map(width_of, lanes))
+    last_time = max(span.stop for spans in lanes.values() for span in spans)
+    scale = (PAGE_WIDTH - first_column - 1) / last_time
+    shapes = legend([TRAINED, HELD_OUT, GAP_OF_LABELS, PREDICTED], first_column, 0)
+    y = LANE_HEIGHT + 2 * GAP
+    for label, spans in lanes.items():
+        shapes.append(words(0, y, label))
+        for span in spans:
+            x = first_column + scale * span.start
+            width = scale * (span.stop - span.start)
+            shapes.append(rectangle(x, y, width, LANE_HEIGHT, span.kind))
+        y += LANE_HEIGHT + GAP
+    shapes.append(words(PAGE_WIDTH, y - GAP / 2, "time \N{RIGHTWARDS ARROW}", "end"))
+    description = (
+        "In each fold, a model is trained on the first rows, early stopping holds out "
+        "the last ones of these, and a later period is predicted after a gap"
+    )
+    height = y - GAP / 2 + LANE_HEIGHT
+    write_if_changed(path, picture(shapes, PAGE_WIDTH, height, description))
+
+
+def count_read():
+    """Return how many impressions, clicks and conversions a row reads of its past."""
+    import numpy as np
+    import pandas as pd
+
+    from sk_pwiser.history import HistoryFeatures
+
+    times = [*IMPRESSIONS, ROW_TIME]
+    X = pd.DataFrame({"user": "a", "time": times})
+    Y = pd.DataFrame({"click": 1, "conversion": 1}, index=X.index)
+    history = HistoryFeatures(
+        keys=["user"],
+        time="time",
+        state_delay=STATE_DELAY,
+        label_delay=LABEL_DELAYS,
+    )
+    row = history.fit_transform(X, Y).iloc[-1]
+    columns = {
+        "impressions": "user__log_impressions",
+        "clicks": "user__log_click",
+        "conversions": "user__log_conversion",
+    }
+    return {name: round(np.expm1(row[column])) for name, column in columns.items()}
+
+
+def circle(x, y, *, is_filled):
+    """Return the SVG of the mark of an impression."""
+    opacity = 1 if is_filled else 0
+    return (
+        f'<circle cx="{x}" cy="{y}" r="{MARK_RADIUS}" fill="currentColor" '
+        f'fill-opacity="{opacity}" stroke="currentColor"/>'
+    )
+
+
+def write_history(path):
+    """Write the picture of what a row reads of its past with delays."""
+    n_read = count_read()
+    notes = {
+        "impressions": "state_delay",
+        "clicks": "state_delay + label_delay",
+        "conversions": "state_delay + label_delay",
+    }
+    first_column = max(map(width_of, n_read))
+    last_column = max(map(width_of, notes.values()))
+    scale = (PAGE_WIDTH - first_column - last_column) / ROW_TIME
+    row_x = first_column + scale * ROW_TIME
+    shapes = legend([READ, NOT_YET], first_column, 0)
+    top = LANE_HEIGHT + 2 * GAP
+    y = top
+    for name, count in n_read.items():
+        read_width = scale * (ROW_TIME - DELAYS[name])
+        delay_width = scale * DELAYS[name]
+        delay_x = first_column + read_width
+        shapes.append(words(0, y, name))
+        shapes.append(rectangle(first_column, y, read_width, LANE_HEIGHT, READ))
+        shapes.append(rectangle(delay_x, y, delay_width, LANE_HEIGHT, NOT_YET))
+        for number, time in enumerate(IMPRESSIONS):
+            x = first_column + scale * time
+            shapes.append(circle(x, y + LANE_HEIGHT / 2, is_filled=number < count))
+        shapes.append(words(row_x + LABEL_PADDING, y, notes[name]))
+        y += LANE_HEIGHT + GAP
+    shapes.append(
+        f'<line x1="{row_x}" y1="{top - GAP}" x2="{row_x}" y2="{y}" '
+        'stroke="currentColor" stroke-width="2"/>'
+    )
+    shapes.append(words(row_x, y, "the row", "middle"))
+    description = (
+        "A row reads impressions up to the delay of the state, and clicks and "
+        "conversions up to this delay and that of their labels"
+    )
+    height = y + LANE_HEIGHT
+    write_if_changed(path, picture(shapes, PAGE_WIDTH, height, description))

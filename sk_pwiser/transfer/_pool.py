@@ -207,8 +207,8 @@ def _policy(score, n_members, size, n_iter, random_state):
 def _greedy(score, n_members, size, *_):
     chosen = ()
     for _step in range(size):
-        others = [member for member in range(n_members) if member not in chosen]
-        larger = [tuple(sorted((*chosen, member))) for member in others]
+        not_chosen = [member for member in range(n_members) if member not in chosen]
+        larger = [tuple(sorted((*chosen, member))) for member in not_chosen]
         # The score is cached, so that a set costs one evaluation in all methods.
         chosen = max(larger, key=score)
     return chosen, np.isin(np.arange(n_members), chosen) / size

@@ -1,10 +1,13 @@
-"""The pictures of the folders and of the way of a fit show what the code does."""
+"""The pictures show what the code does."""
 
+import itertools
 import re
 
 import architecture
 import pictures
 import pytest
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
 
 pytestmark = pytest.mark.slow
 
@@ -40,3 +43,62 @@ def test_the_steps_of_a_fit_are_drawn_with_their_files(tmp_path):
     drawn = {label for row in labels_of(tmp_path / "fit.rst") for label in row}
     files = {file.removesuffix(".py") for names in steps.values() for file in names}
     assert drawn == files | steps.keys()
+
+
+def test_folds_by_time_are_drawn_without_overlap_and_with_their_gap():
+    lanes = pictures.split_by_time()
+    assert list(lanes) == ["fold 1", "fold 2", "fold 3", "in operation"]
+    kinds = [
+        pictures.TRAINED,
+        pictures.HELD_OUT,
+        pictures.GAP_OF_LABELS,
+        pictures.PREDICTED,
+    ]
+    for spans in lanes.values():
+        assert [span.kind for span in spans] == kinds
+        assert spans[0].start == 0
+        for before, after in itertools.pairwise(spans):
+            assert before.start < before.stop == after.start
+        _, held_out, gap, _ = spans
+        assert gap.stop - gap.start == pytest.approx(pictures.LABEL_DELAY, abs=1)
+        n_held_out = held_out.stop - held_out.start
+        expected = pictures.HELD_OUT_SHARE * held_out.stop
+        assert n_held_out == pytest.approx(expected, abs=1)
+    predicted = [spans[-1] for spans in lanes.values()]
+    for before, after in itertools.pairwise(predicted):
+        assert before.stop == after.start
+
+
+def test_the_held_out_share_of_the_picture_is_the_default():
+    default = MultiTaskCTRCVRClassifier().validation_fraction
+    assert default == pictures.HELD_OUT_SHARE
+
+
+def test_a_row_reads_what_is_older_than_each_delay():
+    counts = {
+        name: sum(time < pictures.ROW_TIME - delay for time in pictures.IMPRESSIONS)
+        for name, delay in pictures.DELAYS.items()
+    }
+    assert pictures.count_read() == counts
+    assert counts["impressions"] > counts["clicks"] > counts["conversions"] > 0
+
+
+def test_the_picture_of_a_history_fills_the_marks_that_are_read(tmp_path):
+    pictures.write_history(tmp_path / "history.rst")
+    text = (tmp_path / "history.rst").read_text(encoding="utf-8")
+    counts = pictures.count_read()
+    assert text.count('fill-opacity="1"') == sum(counts.values())
+    n_marks = len(counts) * len(pictures.IMPRESSIONS)
+    assert text.count("<circle") == n_marks
+    for name in counts:
+        assert f">{name}<" in text
+
+
+def test_the_picture_of_folds_has_a_rectangle_per_span(tmp_path):
+    pictures.write_time_split(tmp_path / "split.rst")
+    text = (tmp_path / "split.rst").read_text(encoding="utf-8")
+    lanes = pictures.split_by_time()
+    n_spans = sum(map(len, lanes.values()))
+    n_kinds = 4  # of the legend
+    assert text.count("<rect") == n_spans + n_kinds
+    assert all(f">{label}<" in text for label in lanes)
