@@ -20,6 +20,7 @@ parameter_tables.write(DOCS / "parameter_table.rst")
 architecture.write(DOCS / "folder_table.rst")
 pictures.write_folders(DOCS / "folder_picture.rst")
 pictures.write_way_of_a_fit(DOCS / "fit_picture.rst")
+pictures.write_reliability(DOCS / "reliability_picture.rst")
 
 # Project
 

@@ -4,10 +4,10 @@
        :rename: shared_bottom=sk_pwiser
        :caption: engage
 
-    .. results-chart:: results/linear.json
-       :caption: engage
-       :column: engage AUC
-       :highlight: MultiTask
+    .. results-chart:: results/train_speed.json
+       :caption: Epochs of fit, batch
+       :column: over bare torch loop
+       :highlight: pwiser
 
 A benchmark writes a file as a list of parts: its command and the versions ("source"),
 texts, and tables with "caption", "columns" and "rows". A row is a list of cells, or a
