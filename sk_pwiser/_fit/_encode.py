@@ -165,7 +165,9 @@ def encode_rows(
             earlier_scores = getattr(earlier_statistics, "exposure_scores", None)
             statistics.exposure_scores = earlier_scores
             if earlier_scores is None:
-                statistics.exposure_scores = _learn_exposure_scores(plan, first_pass)
+                statistics.exposure_scores = _learn_exposure_scores(
+                    plan, first_pass, rows.summary.rows_per_weight or 1.0
+                )
     second_pass = pass_until_blocks_fit(
         plan,
         rows,
@@ -192,7 +194,9 @@ def encode_rows(
     )
 
 
-def _learn_exposure_scores(plan: FitPlan, first_pass: FirstPass) -> np.ndarray:
+def _learn_exposure_scores(
+    plan: FitPlan, first_pass: FirstPass, rows_per_weight: float
+) -> np.ndarray:
     """Return how often rows of each combination of exposures have the first event.
 
     This takes a pass of its own, since the codes are not known in the first one.
@@ -205,7 +209,7 @@ def _learn_exposure_scores(plan: FitPlan, first_pass: FirstPass) -> np.ndarray:
         for part in first_pass.parts.read():
             assert part.exposure is not None
             y, weights = task_labels(plan.settings, part.rows.targets, part.weights)
-            yield part.exposure, y[:, task], weights[:, task]
+            yield part.exposure, y[:, task], rows_per_weight * weights[:, task]
 
     return exposure_scores(labelled_exposures(), schema.exposure_sizes())
 
