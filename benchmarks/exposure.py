@@ -6,8 +6,9 @@ Pages of ten items are generated with known probabilities. A click needs that th
 examines the row, with the probability 1 / position^0.7 on desktops and 1 /
 position^1.3 on mobile phones, and that the item pleases. The old ranking of a page
 sorts by the quality of the items plus noise ("varied": a deviation of 0.5, where the
-quality has one of 1; "nearly fixed": 0.05), or is random. Models are compared on pages
-that nobody has ranked, all of whose rows are examined:
+quality has one of 1; "nearly fixed": 0.05), sorts by a taste of its own, which has
+nothing to do with quality, plus the same noise ("misled"), or is random. Models are
+compared on pages that nobody has ranked, all of whose rows are examined:
 
 - "left out": fitted without the position;
 - "column": fitted with position and device as columns; the position is set to 1 in
@@ -32,7 +33,7 @@ ROWS_OF_PAGE = 10
 N_ITEMS = 300
 N_TRAITS = 4
 # Deviation of the noise of the old ranking, None for a random one.
-RANKINGS = {"varied": 0.5, "nearly fixed": 0.05, "random": None}
+RANKINGS = {"varied": 0.5, "nearly fixed": 0.05, "misled": 0.5, "random": None}
 # How fast examination falls with the position.
 EXPONENTS = {"desktop": 0.7, "mobile": 1.3}
 FORMS = ("column", "left out", "exposure", "truth")
@@ -49,11 +50,15 @@ class World:
         self.conversion_quality = 0.5 * self.quality + 0.75**0.5 * normal(N_ITEMS)
         self.traits = normal((N_ITEMS, N_TRAITS))
         self.group = self.generator.integers(0, 8, N_ITEMS)
+        # What a misled ranking sorts by.
+        self.taste = np.random.default_rng([seed, 1]).standard_normal(N_ITEMS)
         popularity = np.arange(1, N_ITEMS + 1) ** -0.5
         self.popularity = popularity / popularity.sum()
 
-    def pages(self, n_pages, noise):
+    def pages(self, n_pages, ranking):
         """Return rows, P(click | examined), P(conversion | click), P(examined)."""
+        noise = RANKINGS[ranking]
+        liked = self.taste if ranking == "misled" else self.quality
         generator = self.generator
         shape = (n_pages, ROWS_OF_PAGE)
         item = generator.choice(N_ITEMS, shape, p=self.popularity)
@@ -64,7 +69,7 @@ class World:
         conversion = expit(-1 + 0.6 * self.conversion_quality[item] + 0.5 * x)
         score = generator.standard_normal(shape)
         if noise is not None:
-            score = self.quality[item] + noise * score
+            score = liked[item] + noise * score
         position = (-score).argsort(axis=1).argsort(axis=1) + 1
         device = generator.choice(list(EXPONENTS), n_pages, p=[0.6, 0.4])
         exponent = np.vectorize(EXPONENTS.get)(device)[:, None]
@@ -118,11 +123,10 @@ def run(report, ranking, arguments):
     shown_levels = {form: [] for form in FORMS}
     for seed in seeds_of(arguments):
         world = World(seed)
-        noise = RANKINGS[ranking]
-        X, click, conversion, examined = world.pages(arguments.pages, noise)
+        X, click, conversion, examined = world.pages(arguments.pages, ranking)
         Y = world.labels(click * examined, conversion)
-        later, *true_later, examined_later = world.pages(arguments.pages, noise)
-        X_test, *true, _ = world.pages(2 * arguments.pages, None)
+        later, *true_later, examined_later = world.pages(arguments.pages, ranking)
+        X_test, *true, _ = world.pages(2 * arguments.pages, "random")
         Y_test = world.labels(*true).to_numpy()
         truth = np.column_stack([true[0], true[0] * true[1]])
         predictions, as_shown = fit_forms(X, Y, seed)

@@ -227,6 +227,17 @@ class TestWholeFits:
         model, _ = compare(lr_schedule="warmup_stable_decay", lr=0.05)
         assert model.history_[-1, "lr"] < 0.05
 
+    def test_terms_of_exposure(self):
+        position = np.arange(N) % 5
+        data = DATA.assign(position=position, item=(np.arange(N) % 101).astype(str))
+        params = {"exposure_features": ["position"], "lr": 2**-6}
+        model, eager = (fit(data, compile=each, **params) for each in ("graph", False))
+        agree(model, eager, data, atol=1e-5)
+        agree(model.as_shown(), eager.as_shown(), data, atol=1e-5)
+        assert np.ptp(
+            model.as_shown().predict_logits(data) - model.predict_logits(data)
+        )
+
     def test_callbacks_keep_the_results_of_steps(self):
         class Losses(Callback):
             def on_train_begin(self, net, **kwargs):

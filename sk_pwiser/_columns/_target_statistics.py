@@ -218,7 +218,9 @@ class TargetStatistics:
     `cardinalities` has the number of codes per table.
 
     The last `n_values` labels are logarithms of amounts, whose means per value take the
-    place of rates. A row without an amount has the weight 0 for them.
+    place of rates. A row without an amount has the weight 0 for them. With
+    `reads_exposure`, the last one is the score of how a row was shown, so that the
+    network can tell the rate of a value from that of its positions.
 
     References
     ----------
@@ -228,8 +230,13 @@ class TargetStatistics:
 
     # Whether the inputs of training rows leave out their own block.
     reads_blocks = True
-    # Numbers of labels that are amounts, and their squares; none in earlier versions.
+    # Numbers of labels that are amounts, or the exposure, and their squares; none in
+    # earlier versions.
     n_values = 0
+    # Whether the last label is the score of how a row was shown, and the scores by
+    # combination of codes.
+    reads_exposure = False
+    exposure_scores = None
     squares_ = np.zeros(0)
     # The table of the parent of each table, or `NO_PARENT`; empty if none has one.
     # Parents come first.
@@ -270,7 +277,10 @@ class TargetStatistics:
     def names(self, encoder, task_names, value_names=()):
         names = self.column_names(encoder)
         suffixes = [f"{task}_rate" for task in task_names]
-        suffixes += [f"{name}_mean" for name in value_names[: self.n_values]]
+        n_amounts = self.n_values - self.reads_exposure
+        suffixes += [f"{name}_mean" for name in value_names[:n_amounts]]
+        if self.reads_exposure:
+            suffixes.append("exposure")
         suffixes.append("frequency")
         return [f"{name}_{suffix}" for name in names for suffix in suffixes]
 

@@ -1,10 +1,12 @@
 """Rows become tensors: one pass learns their encoding, a second one encodes them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from sk_pwiser._columns._exposure_statistics import exposure_scores
 from sk_pwiser._columns._history_names import history_column
 from sk_pwiser._fit._first_pass import FirstPass, learn
 from sk_pwiser._fit._fit_plan import FitPlan
@@ -17,9 +19,10 @@ from sk_pwiser._rows._protocol import Rows
 from sk_pwiser._rows._row_summary import RowSummary
 from sk_pwiser._rows._task_weights import check_task_weights
 from sk_pwiser._settings import Settings, shared_param
+from sk_pwiser._training._checked_components import exposure_tasks
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._level import LevelRecord
-from sk_pwiser._training._schema import Schema
+from sk_pwiser._training._schema import Schema, task_labels
 from sk_pwiser._utils._warnings import warn_user
 
 
@@ -158,6 +161,13 @@ def encode_rows(
         if earlier_seed is not None:
             seed = earlier_seed
         statistics.block_seed = seed
+        if statistics.reads_exposure and statistics.exposure_scores is None:
+            earlier_scores = getattr(earlier_statistics, "exposure_scores", None)
+            statistics.exposure_scores = earlier_scores
+            if earlier_scores is None:
+                statistics.exposure_scores = _learn_exposure_scores(
+                    plan, first_pass, rows.summary.rows_per_weight or 1.0
+                )
     second_pass = pass_until_blocks_fit(
         plan,
         rows,
@@ -182,6 +192,26 @@ def encode_rows(
         split_rows=held_out.split_rows,
         level=second_pass.level,
     )
+
+
+def _learn_exposure_scores(
+    plan: FitPlan, first_pass: FirstPass, rows_per_weight: float
+) -> np.ndarray:
+    """Return how often rows of each combination of exposures have the first event.
+
+    This takes a pass of its own, since the codes are not known in the first one.
+    """
+    schema = first_pass.schema
+    targets = schema.targets
+    task, *_ = exposure_tasks(plan.settings, targets.task_names, targets.parents)
+
+    def labelled_exposures() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for part in first_pass.parts.read():
+            assert part.exposure is not None
+            y, weights = task_labels(plan.settings, part.rows.targets, part.weights)
+            yield part.exposure, y[:, task], rows_per_weight * weights[:, task]
+
+    return exposure_scores(labelled_exposures(), schema.exposure_sizes())
 
 
 def pass_until_blocks_fit(

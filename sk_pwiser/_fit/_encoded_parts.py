@@ -30,6 +30,7 @@ class EncodedPart:
     rows: CheckedRows
     encoded: Impressions
     codes: np.ndarray
+    exposure: np.ndarray | None  # codes of how rows were shown
     times: np.ndarray | None  # None if times do not order the rows
     weights: np.ndarray | None  # scaled, None for ones
     units: np.ndarray | None  # that blocks do not part
@@ -101,6 +102,7 @@ class OnePart:
                 rows.targets.values, weights, rows.groups, rows.targets.amounts
             ),
             codes=self.arrays[0],
+            exposure=self.exposure,
             times=self.times,
             weights=weights,
             units=self.units.blocks,
@@ -213,6 +215,7 @@ class SeveralParts:
                     rows.targets.values, weights, rows.groups, rows.targets.amounts
                 ),
                 codes=arrays[0],
+                exposure=exposure,
                 times=times,
                 weights=weights,
                 units=rows.groups,

@@ -92,7 +92,11 @@ def encode_further(
     labelled_codes = None
     if schema.statistics is not None:
         labels, weights = statistic_labels(
-            settings, schema, table.targets, summary.scaled
+            settings,
+            schema,
+            table.targets,
+            summary.scaled,
+            encoder.exposure_codes(table.X),
         )
         if summary.rows_per_weight is not None:
             # How far rates deviate by chance depends on the number of rows.

@@ -79,7 +79,11 @@ class SecondPass:
         statistics: Any = self.schema.statistics
         codes = part.codes
         labels, weights = statistic_labels(
-            self.settings, self.schema, part.rows.targets, part.weights
+            self.settings,
+            self.schema,
+            part.rows.targets,
+            part.weights,
+            part.exposure,
         )
         if self.rows_per_weight is not None:
             # How far rates deviate by chance depends on the number of rows.

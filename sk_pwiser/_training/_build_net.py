@@ -1,6 +1,5 @@
 """Builds the network of the columns, and the net around it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from skorch.callbacks import GradientNormClipping, LRScheduler
 
+from sk_pwiser._columns._exposure_statistics import check_combinations
 from sk_pwiser._rows._batches import BatchIterator
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks import _tree
@@ -29,9 +29,6 @@ from sk_pwiser._utils import _components
 from sk_pwiser.losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
 from sk_pwiser.networks._exposure_terms import ExposureTable, ExposureTerms
-
-# A table of all combinations is computed in each step.
-MOST_COMBINATIONS = 100_000
 
 
 def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) -> Any:
@@ -65,12 +62,7 @@ def exposure_terms(settings: Settings, schema: Any) -> ExposureTerms | None:
     shapes = [column.exposure_shape for column in schema.encoder.exposure_columns_]
     if not shapes:
         return None
-    n_combinations = math.prod(shape.n_codes for shape in shapes)
-    if n_combinations > MOST_COMBINATIONS:
-        raise ValueError(
-            f"exposure_features has {n_combinations} combinations of values, more than "
-            f"{MOST_COMBINATIONS}. Name fewer columns, or group their values."
-        )
+    check_combinations(schema.exposure_sizes())
     targets = schema.targets
     return ExposureTerms(
         [ExposureTable(*shape) for shape in shapes],

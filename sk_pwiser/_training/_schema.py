@@ -13,6 +13,7 @@ from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
 from sk_pwiser._columns._amount_statistics import log_multiples
 from sk_pwiser._columns._codes import UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._exposure_statistics import combinations_of
 from sk_pwiser._columns._frames import find_column
 from sk_pwiser._columns._new_values import LEAST_DROPOUT
 from sk_pwiser._columns._target_statistics import (
@@ -75,17 +76,43 @@ def task_labels(
 
 
 def statistic_labels(
-    settings: Settings, schema: "Schema", targets: Targets, weights: np.ndarray | None
+    settings: Settings,
+    schema: "Schema",
+    targets: Targets,
+    weights: np.ndarray | None,
+    exposure: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels and weights that target statistics count.
 
-    These are `task_labels`, and behind them the logarithms of amounts.
+    These are `task_labels`, behind them the logarithms of amounts, and last the score
+    of how each row was shown, by its codes `exposure`, `(n_rows, n_columns)`.
     """
     y, task_weights = task_labels(settings, targets, weights)
-    n_values = 0 if schema.statistics is None else schema.statistics.n_values
-    if not n_values:
+    statistics = schema.statistics
+    if statistics is None or not statistics.n_values:
         return y, task_weights
+    labels = [y]
+    label_weights = [task_weights]
+    if statistics.n_values > statistics.reads_exposure:
+        logs, amount_weights = _amount_labels(schema, targets, weights)
+        labels.append(logs)
+        label_weights.append(amount_weights)
+    if statistics.reads_exposure:
+        scores: Any = statistics.exposure_scores
+        assert exposure is not None
+        cells = combinations_of(exposure, schema.exposure_sizes())
+        labels.append(scores[cells][:, np.newaxis])
+        # The labels of the first task are known in all rows.
+        label_weights.append(task_weights[:, :1])
+    return np.hstack(labels), np.hstack(label_weights)
+
+
+def _amount_labels(
+    schema: "Schema", targets: Targets, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logarithms of amounts, and their weights."""
     assert targets.amounts is not None
+    y = targets.values
     row_weights = np.ones((len(y), 1))
     if weights is not None:
         row_weights = weights.reshape(len(y), -1)
@@ -94,7 +121,7 @@ def statistic_labels(
         row_weights = row_weights[:, parents]
     multiples = targets.amounts / np.array(schema.value_scales)
     logs, amount_weights = log_multiples(multiples, row_weights)
-    return np.hstack([y, logs]), np.hstack([task_weights, amount_weights])
+    return logs, amount_weights
 
 
 @dataclass(frozen=True)
@@ -213,6 +240,11 @@ class Schema:
             key: [*range(start, start + width)]
             for key, start in zip(keys, starts, strict=True)
         }
+
+    def exposure_sizes(self) -> list[int]:
+        """Return the numbers of codes of the columns that say how rows were shown."""
+        columns = self.encoder.exposure_columns_
+        return [column.exposure_shape.n_codes for column in columns]
 
     def column_encodings(self) -> dict[Any, Bunch]:
         """Return how each column was read, as `column_encodings_` describes it."""
@@ -394,12 +426,17 @@ def unfitted_statistics(
         chosen, encoder, n_samples, params
     )
     if statistics is not None:
-        # Amounts have no parents to be shrunk to.
+        # Amounts and exposures have no parents to be shrunk to.
         n_values = 0 if statistics.parents else len(settings.value_tasks or ())
+        reads_exposure = bool(encoder.exposure_columns_) and not statistics.parents
+        n_values += reads_exposure
         if earlier_statistics is not None:
             n_values = earlier_statistics.n_values
+            reads_exposure = earlier_statistics.reads_exposure
         if n_values:
             statistics.n_values = n_values
+        if reads_exposure:
+            statistics.reads_exposure = True
         statistics.n_tasks_ = shape[1] + n_values
     names = [] if statistics is None else statistics.column_names(encoder)
     if earlier_schema is not None and names != expected:

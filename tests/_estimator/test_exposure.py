@@ -13,6 +13,8 @@ from scipy.sparse import csr_array
 from small_model import small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._fit import _learn_columns
+from sk_pwiser._training._schema import unfitted_statistics
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.inspection import explain_rows, task_importances
@@ -394,3 +396,118 @@ def test_new_ids_that_have_a_vector_but_no_embedding():
     assert np.isfinite(model.predict_proba(update)).all()
     terms = model.as_shown().predict_proba(update)
     assert np.isfinite(terms).all()
+
+
+def misled_log(seed):
+    """Return rows and labels of a ranking of its own taste.
+
+    The ranking shows the items at the top that it likes, whatever they are worth.
+    """
+    rng = np.random.default_rng(seed)
+    n_items = 120
+    worth = rng.normal(size=n_items)
+    taste = rng.permutation(n_items)
+    item = rng.integers(0, n_items, 6_000)
+    position = 1 + taste[item] // 20 + rng.integers(0, 3, len(item))
+    p = 1 / (1 + np.exp(1 - worth[item])) / position
+    table = pd.DataFrame({"item": item.astype(str), "position": position})
+    table["x"] = rng.normal(size=len(item))
+    clicked = (rng.random(len(item)) < p).astype(int)
+    converted = clicked * (rng.random(len(item)) < 0.5)
+    return table, np.column_stack([clicked, converted])
+
+
+def test_statistics_count_how_the_rows_of_a_value_were_shown():
+    table, labels = misled_log(0)
+    model = small(exposure_features=["position"], max_epochs=1).fit(table, labels)
+    statistics = model._result.schema.statistics
+    scores = statistics.exposure_scores
+    codes = model._result.schema.encoder.exposure_codes(table)[:, 0]
+    # The score of a position: its rate, shrunk as by ten events, over that of all rows.
+    rate = (labels[:, 0].sum() + 0.5) / (len(labels) + 1)
+    for code in np.unique(codes):
+        clicks = labels[codes == code, 0]
+        expected = np.log((clicks.sum() + 10) / (rate * len(clicks) + 10))
+        assert_allclose(scores[code], expected)
+    # The last label of the statistics of an item is the sum of the scores of its rows.
+    categories = model._result.schema.encoder.code_columns_[0].codes_
+    for value in ("0", "7", "60"):
+        rows = table["item"] == value
+        n, total = statistics.counts_[0][:, -1, categories[value]]
+        assert n == rows.sum()
+        assert_allclose(total, scores[codes[rows]].sum())
+    names = model.encode(table[:2]).numeric_names
+    assert names[-3:] == ["item_conversion_rate", "item_exposure", "item_frequency"]
+    off = small(exposure_features=["position"], target_encoding=False, max_epochs=1)
+    assert off.fit(table, labels)._result.schema.statistics is None
+
+
+def test_updates_keep_the_scores_of_positions():
+    table, labels = misled_log(1)
+    first = small(exposure_features=["position"], max_epochs=1)
+    first.partial_fit(table[:3_000], labels[:3_000])
+    scores = first._result.schema.statistics.exposure_scores.copy()
+    first.partial_fit(table[3_000:], labels[3_000:])
+    statistics = first._result.schema.statistics
+    assert_array_equal(statistics.exposure_scores, scores)
+    codes = first._result.schema.encoder.exposure_codes(table)[:, 0]
+    assert_allclose(statistics.totals_[1, -1], scores[codes].sum())
+    warm = small(exposure_features=["position"], max_epochs=1, warm_start=True)
+    warm.fit(table[:3_000], labels[:3_000]).fit(table, labels)
+    assert_array_equal(warm._result.schema.statistics.exposure_scores, scores)
+
+
+def test_statistics_of_exposure_beside_those_of_amounts_and_in_files(tmp_path):
+    table, labels = misled_log(2)
+    Y_values = pd.DataFrame(labels, columns=["click", "conversion"])
+    Y_values["spend"] = np.where(labels[:, 1], 2.0 + table["x"] ** 2, np.nan)
+    model = small(
+        exposure_features=["position"], value_tasks={"spend": "conversion"}
+    ).fit(table, Y_values)
+    statistics = model._result.schema.statistics
+    assert statistics.n_values == 2
+    names = model.encode(table[:2]).numeric_names
+    assert names[-3:] == ["item_spend_mean", "item_exposure", "item_frequency"]
+    model.save(tmp_path / "model")
+    loaded = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
+    assert_array_equal(loaded.predict_value(table), model.predict_value(table))
+    rows = table.drop(columns="position")[:20]
+    scorer = Scorer(model, runtime="torch")
+    expected = model.predict_proba(rows)
+    assert_allclose(scorer(rows.to_dict("records")), expected, rtol=1e-5)
+    for estimator in (model, loaded):
+        estimator.partial_fit(table[:500], Y_values[:500])
+    assert_array_equal(loaded.predict_proba(rows), model.predict_proba(rows))
+
+
+def test_files_learn_the_scores_of_the_table(tmp_path):
+    table, labels = misled_log(3)
+    Y_table = pd.DataFrame(labels, columns=["click", "conversion"])
+    params = {"exposure_features": ["position"], "max_epochs": 1}
+    of_files = small(**params).fit(in_a_file(table, Y_table, tmp_path))
+    of_table = small(**params).fit(table, Y_table)
+    scores = of_files._result.schema.statistics.exposure_scores
+    assert_allclose(scores, of_table._result.schema.statistics.exposure_scores)
+    assert scores.min() < -0.5
+
+
+def test_models_without_these_statistics_continue():
+    # As files of earlier versions have them.
+    table, labels = misled_log(4)
+    plain = small(exposure_features=["position"], max_epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_learn_columns, "unfitted_statistics", _without_exposure)
+        plain.partial_fit(table[:3_000], labels[:3_000])
+    assert plain._result.schema.statistics.n_values == 0
+    plain.partial_fit(table[3_000:], labels[3_000:])
+    assert plain._result.schema.statistics.n_tasks_ == 2
+    plain.set_params(warm_start=True).fit(table, labels)
+    assert plain._result.schema.statistics.n_tasks_ == 2
+
+
+def _without_exposure(*args, **kwargs):
+    statistics = unfitted_statistics(*args, **kwargs)
+    for name in ("n_values", "reads_exposure"):
+        vars(statistics).pop(name, None)
+    statistics.n_tasks_ -= 1
+    return statistics

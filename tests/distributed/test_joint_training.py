@@ -183,3 +183,27 @@ def test_random_numbers_of_the_caller_stay(log, tmp_path):
     before = torch.random.get_rng_state()
     job_of(log.train, tmp_path, network_params={"dropout": 0.5}, random_state=0)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_workers_learn_the_terms_of_exposure(log, tmp_path):
+    """Figures of the first weights, almost untrained, are those of one process."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(log.train.path_or_glob)[:2_000]
+    rng = np.random.default_rng(0)
+    table["item"] = rng.integers(0, 120, len(table)).astype(str)
+    table["position"] = rng.integers(1, 5, len(table))
+    for name in ("log", "rows", "one", "more"):
+        (tmp_path / name).mkdir()
+    table.to_parquet(tmp_path / "log" / "part.parquet", row_group_size=500)
+    features = ["item", "position", log.features[0]]
+    targets = ["click", "conversion"]
+    dataset = ParquetImpressions(tmp_path / "log", features, targets)
+    params = {"exposure_features": ["position"], "early_stopping": True}
+    still = {**params, "lr": 1e-12, "max_epochs": 1}
+    first, second = train_jointly(dataset, tmp_path / "rows", **still)
+    assert "error" not in first, first["error"]
+    (alone,) = train_jointly(dataset, tmp_path / "one", n_processes=1, **still)
+    np.testing.assert_allclose(valid_losses(first), valid_losses(alone), rtol=1e-4)
+    first, second = train_jointly(dataset, tmp_path / "more", **params)
+    for a, b in zip(first["weights"], second["weights"], strict=True):
+        np.testing.assert_array_equal(a, b)
