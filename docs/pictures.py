@@ -97,7 +97,7 @@ def width_of(label):
 def picture(shapes, width, height, description):
     """Return a block of reStructuredText with an SVG, which narrow pages scroll."""
     lines = [
-        '<div style="overflow-x: auto">',
+        '<div style="overflow-x: auto; margin-bottom: 1rem">',
         f'<svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(description)}" style="width: 100%; '
         f'min-width: {min(width, NARROWEST)}px; max-width: {width}px" '
