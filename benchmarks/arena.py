@@ -85,6 +85,8 @@ SEARCHED = tuple(name for name in MODELS if name.endswith("best of 8"))
 # How far behind the best rival the last task may be on any table.
 LARGEST_LOSS = 0.005
 FIGURES = ("last AUC", "first AUC", "CVR AUC", "log loss")
+# The figures whose best rival is named; more names would make the table too wide.
+WITH_NAME = ("last AUC", "first AUC")
 # The facts of a run that are its cost, with the titles of their columns.
 COSTS = {"fit": "fit, s", "predict": "predict, s", "MiB": "MiB"}
 # What is measured below these is noise: of clocks, and of pages of memory.
@@ -389,8 +391,12 @@ def report_summary(report, own, all_entries, tables):
         if own in entries and rivals_of(own, entries)
     }
     report.text("", f"Differences of {own} to the best of the others (two errors)")
-    titles = [f"{figure}{suffix}" for figure in FIGURES for suffix in ("", ", best")]
-    report.table(["behind in", *titles])
+    titles = ["behind in"]
+    for figure in FIGURES:
+        titles.append(figure)
+        if figure in WITH_NAME:
+            titles.append(f"{figure}, best")
+    report.table(titles)
     if not comparisons:
         report.text("no runs")
         return
@@ -406,10 +412,11 @@ def report_summary(report, own, all_entries, tables):
             report.text(heading)
         for name in names:
             cells = [", ".join(behind_in(comparisons[name])) or "-"]
-            for comparison in comparisons[name].values():
+            for figure, comparison in comparisons[name].items():
                 two_errors = 2 * comparison.error
                 cells += [f"{comparison.difference:+.4f} ({two_errors:.4f})"]
-                cells += [comparison.rival]
+                if figure in WITH_NAME:
+                    cells += [comparison.rival]
             report.row(name, cells)
     for figure in FIGURES:
         report.text(verdict(figure, [of[figure] for of in comparisons.values()]))

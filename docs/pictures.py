@@ -61,6 +61,17 @@ DELAYS = {
     "conversions": STATE_DELAY + LABEL_DELAYS["conversion"],
 }
 
+# The bars of the funnel with their widths, and what predicts the step to the next one.
+FUNNEL = {"impressions": 560, "clicks": 380, "conversions": 200}
+STEPS_OF_FUNNEL = {
+    "CTR": "predict_proba(X)[:, 0]",
+    "CVR": "predict_cvr(X)",
+}
+WHOLE_FUNNEL = ("CTCVR = CTR * CVR", "predict_proba(X)[:, 1]")
+STEP_HEIGHT = 56  # between two bars
+BRACKET_WIDTH = 24
+ARROW_SIZE = 5
+
 # The function whose direct calls are the steps of a fit.
 FIT = ("_fit/_fit.py", "fit")
 
@@ -92,7 +103,7 @@ def width_of(label):
 def picture(shapes, width, height, description):
     """Return a block of reStructuredText with an SVG, which narrow pages scroll."""
     lines = [
-        '<div style="overflow-x: auto">',
+        '<div style="overflow-x: auto; margin-bottom: 1rem">',
         f'<svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(description)}" style="width: 100%; '
         f'min-width: {min(width, NARROWEST)}px; max-width: {width}px" '
@@ -357,6 +368,47 @@ def write_history(path):
     )
     height = y + LANE_HEIGHT
     write_if_changed(path, picture(shapes, PAGE_WIDTH, height, description))
+
+
+def arrow(x, y, stop):
+    """Return the SVG of an arrow that points downwards."""
+    tip = f"{x},{stop} {x - ARROW_SIZE},{stop - 2 * ARROW_SIZE}"
+    return (
+        f'<path d="M {x} {y} V {stop - ARROW_SIZE}" stroke="currentColor"/>'
+        f'<polygon points="{tip} {x + ARROW_SIZE},{stop - 2 * ARROW_SIZE}"/>'
+    )
+
+
+def write_funnel(path):
+    """Write the picture of the funnel: its events, and what predicts each step."""
+    widest = max(FUNNEL.values())
+    centre = widest / 2
+    steps = [f"{name} = {output}" for name, output in STEPS_OF_FUNNEL.items()]
+    shapes = []
+    y = 0
+    for place, (event, width) in enumerate(FUNNEL.items()):
+        shapes.append(box(centre - width / 2, y, width, event, is_title=True))
+        if place < len(steps):
+            bottom = y + BOX_HEIGHT
+            shapes.append(arrow(centre, bottom, bottom + STEP_HEIGHT))
+            middle = bottom + (STEP_HEIGHT - LANE_HEIGHT) / 2
+            shapes.append(words(centre + 2 * ARROW_SIZE, middle, steps[place]))
+        y += BOX_HEIGHT + STEP_HEIGHT
+    height = y - STEP_HEIGHT
+    first, last = BOX_HEIGHT / 2, height - BOX_HEIGHT / 2
+    left = widest + GAP
+    right = left + BRACKET_WIDTH
+    line = f"M {left} {first} H {right} V {last} H {centre + FUNNEL['conversions'] / 2}"
+    shapes.append(f'<path d="{line}" fill="none" stroke="currentColor"/>')
+    for number, label in enumerate(WHOLE_FUNNEL):
+        top = height / 2 + (number - 1) * LANE_HEIGHT
+        shapes.append(words(right + GAP, top, label))
+    page_width = right + GAP + max(map(width_of, WHOLE_FUNNEL))
+    description = (
+        "Impressions lead to clicks by the CTR, and clicks to conversions by the CVR; "
+        "their product is the CTCVR"
+    )
+    write_if_changed(path, picture(shapes, page_width, height, description))
 
 
 def reliability_curves():

@@ -8,6 +8,7 @@ import pictures
 import pytest
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +103,27 @@ def test_the_picture_of_folds_has_a_rectangle_per_span(tmp_path):
     n_kinds = 4  # of the legend
     assert text.count("<rect") == n_spans + n_kinds
     assert all(f">{label}<" in text for label in lanes)
+
+
+def test_the_outputs_in_the_picture_of_the_funnel_are_the_probabilities_named(tmp_path):
+    pictures.write_funnel(tmp_path / "funnel.rst")
+    text = (tmp_path / "funnel.rst").read_text(encoding="utf-8")
+    for label in (*pictures.FUNNEL, *pictures.WHOLE_FUNNEL):
+        assert f">{label}<" in text
+    log = make_ctr_cvr(1_000, ctr=0.4, cvr=0.4, random_state=0)
+    X = log.data
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0).fit(X, log.target)
+    outputs = {
+        name: eval(f"model.{output}", {"model": model, "X": X})
+        for name, output in pictures.STEPS_OF_FUNNEL.items()
+    }
+    formula, whole = pictures.WHOLE_FUNNEL
+    product = eval(formula.removeprefix("CTCVR = "), outputs)
+    expected = eval(f"model.{whole}", {"model": model, "X": X})
+    # `predict_cvr` is at most 1.
+    is_less = outputs["CVR"] < 1
+    assert is_less.any()
+    assert product[is_less] == pytest.approx(expected[is_less], rel=1e-4)
 
 
 def test_the_curves_after_calibration_are_nearer_to_the_diagonal(tmp_path):

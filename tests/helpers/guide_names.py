@@ -89,7 +89,7 @@ def _new_items(X, Y):
     return {"table": pd.DataFrame({"size": [1.0, 2.0]}, index=["shop 1", "shop 2"])}
 
 
-def _related_methods(X, Y):
+def _networks(X, Y):
     return {"session": np.arange(N_ROWS) // 4, "time": np.arange(N_ROWS)}
 
 
@@ -136,8 +136,8 @@ def _values(X, Y):
 _OF_PAGE = {
     "after_fit": _after_fit,
     "inputs": _inputs,
+    "networks": _networks,
     "new_items": _new_items,
-    "related_methods": _related_methods,
     "serving": _serving,
     "transfer": _transfer,
     "values": _values,
