@@ -456,7 +456,7 @@ def write_reliability(path):
     for position, (task, curves) in enumerate(curves_by_task.items()):
         shapes += reliability_panel(position * panel_width + AXIS_MARGIN, task, curves)
     width = len(curves_by_task) * panel_width
-    height = 2 * AXIS_MARGIN + AXIS_LENGTH
+    height = 1.5 * AXIS_MARGIN + AXIS_LENGTH
     description = (
         "Observed over predicted rates of each task: below the diagonal of equal rates "
         "before calibration, and near it afterwards"
