@@ -124,5 +124,5 @@ plt.show()
 #
 # The rare conversions gain for two seeds and lose for the third. Logistic regression,
 # which cannot fit combinations of ids, is ahead on each of these logs. On real
-# impressions with as few conversions the term gains 0.02 on average: search its weight,
-# and compare with a simple model; see :doc:`../../user_guide/pwiser_helps`.
+# impressions with as few conversions the term can gain: search its weight, and compare
+# with a simple model; see :ref:`pwiser_helps`.

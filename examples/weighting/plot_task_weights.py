@@ -52,7 +52,7 @@ for ax, (weighting, model) in zip(axes, models.items(), strict=True):
 # Here `ema` loses 0.08 on the conversion, whose weight grows until the end, and `nash`
 # 0.03. One seed on generated data is not enough to choose a method:
 # :doc:`/user_guide/weighting` has figures for real impressions, and
-# :doc:`/user_guide/low_rates` for few conversions.
+# :ref:`low_rates` for few conversions.
 
 for task in models["equal"].task_names_:
     scorer = make_task_scorer(roc_auc_score, task)

@@ -52,7 +52,7 @@ class ExponentialMovingAverage(TaskWeighting):
     A task with few positive labels then has as much influence as the others. With the
     defaults of the estimator and 50 conversions at a rate of 0.1 %, or 200 at 1 %, the
     ROC AUC of clicks and conversions is lower than with equal weights
-    (:doc:`/user_guide/low_rates`).
+    (:ref:`low_rates`).
 
     The average excludes the current batch. If it included it, a batch with a positive
     row of a rare task would reduce its own weight, and the task would be predicted too
