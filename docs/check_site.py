@@ -17,7 +17,7 @@ from pathlib import Path
 
 from check_links import find_faults, read
 
-WIDTHS = (1280, 1000, 420)
+WIDTHS = (1280, 1000, 390)
 # The width from which a line of code fits into its block.
 FITS = 1280
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")

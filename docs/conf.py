@@ -23,6 +23,7 @@ pictures.write_way_of_a_fit(DOCS / "fit_picture.rst")
 pictures.write_time_split(DOCS / "time_split_picture.rst")
 pictures.write_history(DOCS / "history_picture.rst")
 pictures.write_funnel(DOCS / "funnel_picture.rst")
+pictures.write_tutorial(DOCS / "tutorial_picture.rst")
 pictures.write_reliability(DOCS / "reliability_picture.rst")
 
 # Project

@@ -28,6 +28,7 @@ TRAINED = "trained on"
 HELD_OUT = "held out"
 GAP_OF_LABELS = "gap: labels become known"
 PREDICTED = "predicted"
+CALIBRATED = "calibrated on"
 READ = "read"
 NOT_YET = "not known yet"
 OUTLINE = 'stroke="currentColor" stroke-opacity="0.4"'
@@ -38,6 +39,7 @@ STYLES = {
     HELD_OUT: f'fill="currentColor" fill-opacity="0.4" {OUTLINE}',
     GAP_OF_LABELS: DASHED,
     PREDICTED: f"{PRIMARY} {OUTLINE}",
+    CALIBRATED: f'fill="var(--pst-color-accent, #9a5fc4)" fill-opacity="0.5" {OUTLINE}',
     READ: f"{PRIMARY} {OUTLINE}",
     NOT_YET: DASHED,
 }
@@ -47,6 +49,11 @@ N_DAYS = 80
 LABEL_DELAY = 6
 N_FOLDS = 3
 HELD_OUT_SHARE = 0.1  # the default of `validation_fraction`
+
+# The log of the tutorial, in days.
+TUTORIAL_DAYS = 14
+TUTORIAL_FIT_DAYS = 10
+TUTORIAL_CALIBRATION_DAYS = 2
 
 # The impressions of one user, in hours, and the row that reads their past.
 IMPRESSIONS = (2, 7, 10, 15, 19, 23, 27, 29, 32, 34.5, 35.5)
@@ -250,6 +257,43 @@ def split_by_time():
     return lanes
 
 
+def split_of_tutorial():
+    """Return the spans in days of the folds of the tutorial, and of its model."""
+    import numpy as np
+
+    from sk_pwiser._rows._hold_out import held_by_time
+    from sk_pwiser.model_selection import FunnelTimeSplit
+
+    times = np.arange(0, TUTORIAL_FIT_DAYS, 1 / 24)
+    labels = np.ones((len(times), 2), dtype=int)
+
+    def spans_of_fit(rows):
+        is_held, _, _ = held_by_time(times[rows], HELD_OUT_SHARE)
+        held_start = times[rows][is_held].min()
+        fit_stop = times[rows].max() + 1 / 24
+        return [
+            Span(start=0, stop=held_start, kind=TRAINED),
+            Span(start=held_start, stop=fit_stop, kind=HELD_OUT),
+        ]
+
+    lanes = {}
+    folds = FunnelTimeSplit(N_FOLDS, time=times)
+    for number, (train, test) in enumerate(
+        folds.split(times[:, None], labels), start=1
+    ):
+        start = times[test].min()
+        stop = times[test].max() + 1 / 24
+        predicted = Span(start=start, stop=stop, kind=PREDICTED)
+        lanes[f"fold {number}"] = [*spans_of_fit(train), predicted]
+    calibrated_stop = TUTORIAL_FIT_DAYS + TUTORIAL_CALIBRATION_DAYS
+    lanes["the model"] = [
+        *spans_of_fit(np.arange(len(times))),
+        Span(start=TUTORIAL_FIT_DAYS, stop=calibrated_stop, kind=CALIBRATED),
+        Span(start=calibrated_stop, stop=TUTORIAL_DAYS, kind=PREDICTED),
+    ]
+    return lanes
+
+
 def rectangle(x, y, width, height, kind):
     """Return the SVG of a rectangle of a kind."""
     return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" {STYLES[kind]}/>'
@@ -274,11 +318,31 @@ def legend(kinds, x, y):
 
 def write_time_split(path):
     """Write the picture of what is trained on, held out and predicted later."""
-    lanes = split_by_time()
+    description = (
+        "In each fold, a model is trained on the first rows, early stopping holds out "
+        "the last ones of these, and a later period is predicted after a gap"
+    )
+    kinds = [TRAINED, HELD_OUT, GAP_OF_LABELS, PREDICTED]
+    write_if_changed(path, picture_of_lanes(split_by_time(), kinds, description))
+
+
+def write_tutorial(path):
+    """Write the picture of the folds of the tutorial, and of its model."""
+    description = (
+        "The folds lie within the first ten days. The model is trained on these days, "
+        "of which early stopping holds out the last one, calibrated on the two days "
+        "after them, and predicts the last two"
+    )
+    kinds = [TRAINED, HELD_OUT, CALIBRATED, PREDICTED]
+    write_if_changed(path, picture_of_lanes(split_of_tutorial(), kinds, description))
+
+
+def picture_of_lanes(lanes, kinds, description):
+    """Return a picture with a line of spans for each name, and a legend of kinds."""
     first_column = max(map(width_of, lanes))
     last_time = max(span.stop for spans in lanes.values() for span in spans)
     scale = (PAGE_WIDTH - first_column - 1) / last_time
-    shapes = legend([TRAINED, HELD_OUT, GAP_OF_LABELS, PREDICTED], first_column, 0)
+    shapes = legend(kinds, first_column, 0)
     y = LANE_HEIGHT + 2 * GAP
     for label, spans in lanes.items():
         shapes.append(words(0, y, label))
@@ -288,12 +352,7 @@ def write_time_split(path):
             shapes.append(rectangle(x, y, width, LANE_HEIGHT, span.kind))
         y += LANE_HEIGHT + GAP
     shapes.append(words(PAGE_WIDTH, y - GAP / 2, "time \N{RIGHTWARDS ARROW}", "end"))
-    description = (
-        "In each fold, a model is trained on the first rows, early stopping holds out "
-        "the last ones of these, and a later period is predicted after a gap"
-    )
-    height = y - GAP / 2 + LANE_HEIGHT
-    write_if_changed(path, picture(shapes, PAGE_WIDTH, height, description))
+    return picture(shapes, PAGE_WIDTH, y - GAP / 2 + LANE_HEIGHT, description)
 
 
 def count_read():

@@ -92,7 +92,7 @@ def test_blocks_and_code_that_are_too_wide_are_found(program, tmp_path):
     assert faults[0].startswith("clipped.html: at 1280 px code does not fit: x = 1")
     assert [f.split(" px")[0] for f in faults[1:]] == [
         "wide.html: at 1000",
-        "wide.html: at 420",
+        "wide.html: at 390",
     ]
 
 

@@ -46,6 +46,20 @@ def test_the_steps_of_a_fit_are_drawn_with_their_files(tmp_path):
     assert drawn == files | steps.keys()
 
 
+def test_the_picture_of_the_tutorial_has_its_days():
+    lanes = pictures.split_of_tutorial()
+    assert list(lanes) == ["fold 1", "fold 2", "fold 3", "the model"]
+    for spans in lanes.values():
+        assert spans[0].start == 0
+        for before, after in itertools.pairwise(spans):
+            assert before.stop == pytest.approx(after.start)
+    *fold_spans, (_, held_out, calibrated, predicted) = lanes.values()
+    assert all(spans[-1].stop <= 10.0 + 1e-9 for spans in fold_spans)
+    assert (calibrated.start, calibrated.stop, predicted.stop) == (10, 12, 14)
+    # The last tenth of ten days.
+    assert held_out.start == pytest.approx(9, abs=0.1)
+
+
 def test_folds_by_time_are_drawn_without_overlap_and_with_their_gap():
     lanes = pictures.split_by_time()
     assert list(lanes) == ["fold 1", "fold 2", "fold 3", "in operation"]
