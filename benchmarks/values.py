@@ -322,8 +322,7 @@ def main():
     warnings.simplefilter("ignore")
     if "models" in arguments.tables:
         for name in arguments.logs:
-            if name != "kuairand":
-                compare_value_models(report, name, arguments)
+            compare_value_models(report, name, arguments)
     if "events" in arguments.tables:
         compare_events(report, arguments.logs, arguments)
     if "counts" in arguments.tables:
