@@ -219,7 +219,7 @@ def compare_counts(report, arguments):
     """Print from how many conversions on a value beats the mean amount."""
     n_seeds = max(arguments.seeds, 10) if not arguments.quick else arguments.seeds
     for tail in TAILS:
-        report.text("", f"{TITLES[tail]}, few conversions; {n_seeds} seeds")
+        report.text("", f"Few conversions, {TITLES[tail]}; {n_seeds} seeds")
         report.table(
             ["Gini, mean amount", "Gini, value", "change", "worse", "error", "total"]
         )
