@@ -219,7 +219,7 @@ def compare_counts(report, arguments):
     """Print from how many conversions on a value beats the mean amount."""
     n_seeds = max(arguments.seeds, 10) if not arguments.quick else arguments.seeds
     for tail in TAILS:
-        report.text("", f"{TITLES[tail]}, few conversions; {n_seeds} seeds")
+        report.text("", f"Few conversions, {TITLES[tail]}; {n_seeds} seeds")
         report.table(
             ["Gini, mean amount", "Gini, value", "change", "worse", "error", "total"]
         )
@@ -322,8 +322,7 @@ def main():
     warnings.simplefilter("ignore")
     if "models" in arguments.tables:
         for name in arguments.logs:
-            if name != "kuairand":
-                compare_value_models(report, name, arguments)
+            compare_value_models(report, name, arguments)
     if "events" in arguments.tables:
         compare_events(report, arguments.logs, arguments)
     if "counts" in arguments.tables:
