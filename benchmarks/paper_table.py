@@ -136,6 +136,7 @@ def difference(values, digits):
 def print_gains(report, results):
     """Print a row per data set, kind of inputs and network."""
     report.table(["conversion AUC, bce", *GAINS], label="log")
+    has_several_networks = results["network"].nunique() > 1
     rows_of = results.groupby(["data", "inputs", "network"], sort=False)
     for (data, inputs, network), rows in rows_of:
         by_loss = rows.pivot(index="seed", columns="loss")
@@ -144,7 +145,10 @@ def print_gains(report, results):
             change = by_loss[metric, loss] - by_loss[metric, BCE]
             cells.append(difference(change, digits_of(metric)))
         rate = rows["rate"].mean()
-        report.row(f"{data} ({rate:.1%}), {inputs}, {network}", cells)
+        label = f"{data} ({rate:.1%}), {inputs}"
+        if has_several_networks:
+            label += f", {network}"
+        report.row(label, cells)
 
 
 def digits_of(metric):

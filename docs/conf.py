@@ -22,6 +22,7 @@ pictures.write_folders(DOCS / "folder_picture.rst")
 pictures.write_way_of_a_fit(DOCS / "fit_picture.rst")
 pictures.write_time_split(DOCS / "time_split_picture.rst")
 pictures.write_history(DOCS / "history_picture.rst")
+pictures.write_reliability(DOCS / "reliability_picture.rst")
 
 # Project
 

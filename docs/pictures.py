@@ -64,6 +64,12 @@ DELAYS = {
 # The function whose direct calls are the steps of a fit.
 FIT = ("_fit/_fit.py", "fit")
 
+# The axes of a reliability curve, and the room for the numbers beside them.
+AXIS_LENGTH = 300
+AXIS_MARGIN = 60
+DOT_RADIUS = 5
+ACCENT = "var(--pst-color-primary)"
+
 
 def box(x, y, width, label, *, is_title=False):
     """Return the SVG of a labelled box."""
@@ -351,3 +357,116 @@ def write_history(path):
     )
     height = y + LANE_HEIGHT
     write_if_changed(path, picture(shapes, PAGE_WIDTH, height, description))
+
+
+def reliability_curves():
+    """Return the reliability curves of a model by task, before and after calibration.
+
+    Two of five clicks are lost after the training rows, as in the gallery's example of
+    calibration: the model ranks as before, but its probabilities are too high.
+    """
+    import numpy as np
+
+    from sk_pwiser import MultiTaskCTRCVRClassifier
+    from sk_pwiser.calibration import FunnelCalibrator
+    from sk_pwiser.datasets import make_ctr_cvr
+    from sk_pwiser.metrics import reliability_curve
+
+    log = make_ctr_cvr(26_000, ctr=0.2, cvr=0.4, random_state=0)
+    X, Y = log.data, log.target
+    training = slice(8_000)
+    recent = slice(8_000, 14_000)
+    test = slice(14_000, None)
+    is_lost = np.random.default_rng(0).random(len(Y)) < 0.4
+    is_lost[training] = False
+    Y[is_lost] = 0
+    model = MultiTaskCTRCVRClassifier(max_epochs=4, device="cpu", random_state=0)
+    model.fit(X[training], Y[training])
+    calibrated = FunnelCalibrator(model).fit(X[recent], Y[recent])
+    probabilities = {
+        "before": model.predict_proba(X[test]),
+        "after": calibrated.predict_proba(X[test]),
+    }
+    return {
+        task: {
+            name: reliability_curve(Y[task][test], columns[:, position], n_bins=8)
+            for name, columns in probabilities.items()
+        }
+        for position, task in enumerate(Y)
+    }
+
+
+def write_reliability(path):
+    """Write the reliability of each task before and after calibration."""
+    shapes = []
+    panel_width = AXIS_MARGIN + AXIS_LENGTH + 2 * GAP
+    curves_by_task = reliability_curves()
+    for position, (task, curves) in enumerate(curves_by_task.items()):
+        shapes += reliability_panel(position * panel_width + AXIS_MARGIN, task, curves)
+    width = len(curves_by_task) * panel_width
+    height = 2 * AXIS_MARGIN + AXIS_LENGTH
+    description = (
+        "Observed over predicted rates of each task: below the diagonal of equal rates "
+        "before calibration, and near it afterwards"
+    )
+    write_if_changed(path, picture(shapes, width, height, description))
+
+
+def reliability_panel(left, task, curves):
+    """Return the shapes of the curves of one task, with a diagonal of equal rates."""
+    bottom = AXIS_MARGIN / 2 + AXIS_LENGTH
+    right = left + AXIS_LENGTH
+    largest_rate = 1.05 * max(max(curve.predicted) for curve in curves.values())
+    pixels_per_rate = AXIS_LENGTH / largest_rate
+    middle = left + AXIS_LENGTH / 2
+    shapes = [
+        f'<path d="M{left} {bottom - AXIS_LENGTH} V{bottom} H{right}" fill="none" '
+        'stroke="currentColor"/>',
+        f'<path d="M{left} {bottom} L{right} {bottom - AXIS_LENGTH}" '
+        'stroke="currentColor" stroke-opacity="0.4"/>',
+        text_at(middle, AXIS_MARGIN / 2 - GAP, f"{task}: observed rate"),
+        text_at(middle, bottom + 3.5 * GAP, "predicted rate"),
+    ]
+    for rate in ticks(largest_rate):
+        offset = rate * pixels_per_rate
+        shapes += [
+            text_at(left + offset, bottom + 1.5 * GAP, f"{rate:g}"),
+            text_at(left - GAP / 2, bottom - offset + 5, f"{rate:g}", anchor="end"),
+        ]
+    for name, curve in curves.items():
+        colour = ACCENT if name == "after" else "currentColor"
+        points = [
+            (left + predicted * pixels_per_rate, bottom - observed * pixels_per_rate)
+            for predicted, observed in zip(curve.predicted, curve.observed, strict=True)
+        ]
+        shapes += dots(points, colour)
+        x, y = points[-1]
+        # "after" on the side of the diagonal, "before" below its line.
+        label_y = y - GAP if name == "after" else y + 2 * GAP
+        shapes.append(text_at(x, label_y, name, anchor="end", colour=colour))
+    return shapes
+
+
+def dots(points, colour):
+    """Return a line through points, with a dot at each of them."""
+    corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    line = f'<polyline points="{corners}" fill="none" stroke="{colour}"/>'
+    circles = [
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{DOT_RADIUS}" fill="{colour}"/>'
+        for x, y in points
+    ]
+    return [line, *circles]
+
+
+def ticks(largest_rate):
+    """Return the multiples of a round number up to a rate, at most six of them."""
+    step = next(step for step in (0.02, 0.05, 0.1, 0.2) if largest_rate / step <= 6)
+    return [round(number * step, 2) for number in range(int(largest_rate / step) + 1)]
+
+
+def text_at(x, y, text, *, anchor="middle", colour="currentColor"):
+    """Return the SVG of a text."""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
+        f"{escape(text)}</text>"
+    )

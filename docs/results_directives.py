@@ -13,9 +13,9 @@ A benchmark writes a file as a list of parts: its command and the versions ("sou
 texts, and tables with "caption", "columns" and "rows". A row is a list of cells, or a
 text across the table. Tables of several files that have the same data set and columns
 become one. `rename` replaces a part of the labels of rows. With `caption`, only tables
-whose caption begins with this text are shown; with `without`, only those
-whose caption begins with none of these texts, which commas divide. Columns that say whether a figure meets
-its limit are for developers, and are left out.
+whose caption begins with this text are shown; with `without`, only those whose caption
+begins with none of these texts, which commas divide. Columns that say whether a figure
+meets its limit are for developers, and are left out.
 
 The best value of a column is bold where the title says which direction is better. With
 `clear`, differences are bold if they are better than 0 by more than this multiple of

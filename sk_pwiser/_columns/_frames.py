@@ -425,7 +425,8 @@ def to_float(column):
     """Return a numeric column as float64, NaN where missing; it may share memory."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
-        return np.asarray(column, dtype=np.float64)
+        # Of a Series, numpy would ask for several protocols first, which takes long.
+        return np.asarray(getattr(column, "values", column), dtype=np.float64)
     name = str(dtype).lower()
     if is_polars(column):
         if name == "object":

@@ -118,8 +118,8 @@ def select_estimators(
     >>> good = model.fit(X[:800], Y[:800])
     >>> corrupted = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
     >>> pool = [good, corrupted.fit(X[:800], Y[799::-1])]
-    >>> found = select_estimators(pool, X[800:], Y[800:], n_select=1, random_state=0)
-    >>> found.indices.tolist(), bool(found.weights[1] < 0.05)
+    >>> best = select_estimators(pool, X[800:], Y[800:], n_select=1, random_state=0)
+    >>> best.indices.tolist(), bool(best.weights[1] < 0.05)
     ([0], True)
     """
     pool = _compatible.check_pool(estimators)

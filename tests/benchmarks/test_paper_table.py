@@ -96,7 +96,7 @@ def test_gains_are_differences_to_cross_entropy_of_the_same_seeds(table):
         for gains in (of_default, of_one)
     ]
     assert lines[1] == [
-        "rare (0.4%), embeddings, mmoe",
+        "rare (0.4%), embeddings",
         "0.7100",
         f"+12.0 ({half_widths[0]:.1f})",
         f"+90.0 ({half_widths[1]:.1f})",

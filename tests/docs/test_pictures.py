@@ -1,4 +1,4 @@
-"""The pictures show what the code does."""
+"""The pictures of pages show what the code does."""
 
 import itertools
 import re
@@ -102,3 +102,30 @@ def test_the_picture_of_folds_has_a_rectangle_per_span(tmp_path):
     n_kinds = 4  # of the legend
     assert text.count("<rect") == n_spans + n_kinds
     assert all(f">{label}<" in text for label in lanes)
+
+
+def test_the_curves_after_calibration_are_nearer_to_the_diagonal(tmp_path):
+    curves_by_task = pictures.reliability_curves()
+    assert list(curves_by_task) == ["click", "conversion"]
+    n_dots = 0
+    for curves in curves_by_task.values():
+        distance = {
+            name: abs(curve.predicted - curve.observed).mean()
+            for name, curve in curves.items()
+        }
+        assert distance["after"] < distance["before"] / 3
+        n_dots += sum(len(curve.predicted) for curve in curves.values())
+    pictures.write_reliability(tmp_path / "reliability.rst")
+    text = (tmp_path / "reliability.rst").read_text(encoding="utf-8")
+    assert text.count("<circle") == n_dots
+    assert all(
+        text.count(f">{label}<") == 2 for label in ("before", "after", "predicted rate")
+    )
+
+
+@pytest.mark.parametrize("largest_rate", [0.07, 0.3, 0.55, 1.0])
+def test_there_are_three_to_seven_ticks_within_the_axis(largest_rate):
+    rates = pictures.ticks(largest_rate)
+    assert 3 <= len(rates) <= 7
+    assert rates[0] == 0
+    assert rates[-1] <= largest_rate

@@ -224,7 +224,7 @@ def test_every_trusted_class_is_needed_and_documented(others):
     for model in [*others.values(), by_group, value, history.fit(log, Y)]:
         found |= set(skops.get_untrusted_types(data=skops.dumps(model)))
     assert sorted(found) == TRUSTED_TYPES
-    page = Path(__file__).parents[2] / "docs" / "user_guide" / "files.rst"
+    page = Path(__file__).parents[2] / "docs" / "user_guide" / "serving.rst"
     for name in TRUSTED_TYPES:
         module, _, attribute = name.rpartition(".")
         cls = getattr(importlib.import_module(module), attribute)

@@ -85,16 +85,6 @@ def _inputs(X, Y):
     return {"X": X.assign(time=times, stay=times - times[0])}
 
 
-def _linear(X, Y):
-    click, conversion = Y.to_numpy().T
-    return {
-        "X": X[["hour", "price"]].assign(market=X["hour"] < 12).astype(float),
-        "click": click,
-        "conversion": conversion,
-        "order_value": X["price"],
-    }
-
-
 def _new_items(X, Y):
     return {"table": pd.DataFrame({"size": [1.0, 2.0]}, index=["shop 1", "shop 2"])}
 
@@ -145,9 +135,7 @@ def _values(X, Y):
 
 _OF_PAGE = {
     "after_fit": _after_fit,
-    "files": _after_fit,
     "inputs": _inputs,
-    "linear": _linear,
     "new_items": _new_items,
     "related_methods": _related_methods,
     "serving": _serving,
