@@ -329,7 +329,8 @@ class MultiTaskNetwork(nn.Module):
         # Training compares the scores without their factors with the amounts: a head of
         # mean logarithms would otherwise unlearn its own in each update.
         if self.value_offset is not None and not self.training:
-            scores = scores * self.value_slope + self.value_offset
+            offset, slope = self._value_buffers()
+            scores = scores * slope + offset
         aux_logits = output.aux_logits
         # The criterion refuses other types.
         if isinstance(aux_logits, list | tuple):
@@ -429,8 +430,8 @@ class MultiTaskNetwork(nn.Module):
         log_factors : Tensor of shape (n_values,)
             Logarithms of the factors.
         """
-        self._add_value_buffers()
-        self.value_offset += log_factors.to(self.value_offset)
+        offset, _ = self._value_buffers()
+        offset += log_factors.to(offset)
 
     def shrink_values(self, shares: Tensor, centres: Tensor) -> None:
         """Move the logarithms of predicted amounts towards their mean.
@@ -442,18 +443,20 @@ class MultiTaskNetwork(nn.Module):
         centres : Tensor of shape (n_values,)
             Means of the logarithms of predicted amounts.
         """
-        self._add_value_buffers()
-        shares = shares.to(self.value_slope)
-        self.value_slope *= shares
-        self.value_offset *= shares
-        self.value_offset += (1 - shares) * centres.to(self.value_offset)
+        offset, slope = self._value_buffers()
+        shares = shares.to(slope)
+        slope *= shares
+        offset *= shares
+        offset += (1 - shares) * centres.to(offset)
 
-    def _add_value_buffers(self) -> None:
-        if self.value_offset is None:
+    def _value_buffers(self) -> tuple[Tensor, Tensor]:
+        """Return offset and slope of the values, which are added where they lack."""
+        if self.value_offset is None or self.value_slope is None:
             device = next(self.parameters()).device
             n_values = len(self.spec.value_parents)
             self.value_offset = torch.zeros(n_values, device=device)
             self.value_slope = torch.ones(n_values, device=device)
+        return self.value_offset, self.value_slope
 
     def set_base_rates(self, base_rates: Sequence[float]) -> None:
         """Receive the rates of all rows so far, before a training that continues.
@@ -474,7 +477,7 @@ class MultiTaskNetwork(nn.Module):
         if self.level_offset is None and f"{prefix}level_offset" in state_dict:
             self.shift_level(torch.zeros(self.spec.n_events))
         if self.value_offset is None and f"{prefix}value_offset" in state_dict:
-            self._add_value_buffers()
+            self._value_buffers()
         if self.value_slope is not None:
             # Files of early development versions have no slopes.
             no_change = torch.ones_like(self.value_slope)
