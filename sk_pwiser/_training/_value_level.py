@@ -9,6 +9,9 @@ of totals. The mean of the logarithms of amounts over predictions scatters far l
 differs from the logarithm of this ratio by a gap that the tail decides on. The gap is a
 mean over all rows so far, and a move of the level is measured by both, weighted by
 their inverse variances.
+
+The logarithms of predictions that were learnt from few amounts differ more by chance
+than by what distinguishes the rows: they are shrunk to their mean.
 """
 
 from collections.abc import Iterator
@@ -32,6 +35,11 @@ MOST_GAP_AMOUNTS = 10_000.0
 # Standard deviation by which the gap of an update differs from that of earlier rows
 # beside the scatter of its amounts. With many amounts, totals alone set the level.
 GAP_DEVIATION = 0.05
+# Amounts by which the differences of predictions are shrunk to half, if the variance of
+# the logarithms of amounts over predictions is 1.
+SHRINKING_AMOUNTS = 40.0
+# Shares from which on shrinking would change nothing that matters.
+LARGEST_SHARE = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,7 @@ class AmountSums:
     observed_squares: Tensor
     predicted_squares: Tensor
     products: Tensor
+    scores: Tensor  # logarithms of predicted amounts
     # Logarithms of observed over predicted amounts.
     logs: Tensor
     log_squares: Tensor
@@ -110,6 +119,7 @@ def _sum_rows(amounts: Tensor, scores: Tensor, weights: Tensor) -> dict[str, Ten
         "observed_squares": amounts.square(),
         "predicted_squares": predicted.square(),
         "products": amounts * predicted,
+        "scores": scores,
         "logs": logs,
         "log_squares": logs.square(),
     }
@@ -146,7 +156,7 @@ def set_level(
 
     The `late_rows` move the level as far as their amounts tell.
     """
-    sums = sum_amounts(net, train)
+    sums = _shrink_by_amounts(net, train)
     terms = net.criterion_.value_terms
     net.module_.shift_values(sums.log_ratio())
     _count_amounts(terms, sums, sums.log_gap())
@@ -161,7 +171,7 @@ def follow_rows(net: Any, rows: TrainingRows) -> None:
     the level.
     """
     terms = net.criterion_.value_terms
-    sums = sum_amounts(net, rows)
+    sums = _shrink_by_amounts(net, rows)
     n_earlier = terms.n_amounts.cpu().double()
     log_gap = _pooled_gap(terms, sums)
     variance_of_totals = sums.variance_of_log_ratio()
@@ -177,6 +187,30 @@ def follow_rows(net: Any, rows: TrainingRows) -> None:
     trust = sums.n_amounts / (sums.n_amounts + prior).clamp(min=1.0)
     net.module_.shift_values(trust * move)
     _count_amounts(terms, sums, log_gap)
+
+
+def _shrink_by_amounts(net: Any, rows: TrainingRows) -> AmountSums:
+    """Shrink predictions by the number of amounts; return the sums after it."""
+    sums = sum_amounts(net, rows)
+    terms = net.criterion_.value_terms
+    if terms.loss.reads_all_rows:
+        return sums
+    n_amounts = terms.n_amounts.cpu().double() + sums.n_amounts
+    # Amounts of 0 spread logarithms, a heavy tail the amounts.
+    variance = sums.n_amounts * torch.minimum(
+        sums.variance_of_mean_log(), sums.variance_of_log_ratio()
+    )
+    slopes = n_amounts / (n_amounts + SHRINKING_AMOUNTS * variance)
+    slopes = torch.where(slopes > LARGEST_SHARE, 1.0, slopes)
+    earlier_slopes = torch.ones_like(slopes)
+    if net.module_.value_slope is not None:
+        earlier_slopes = net.module_.value_slope.cpu().double()
+    shares = torch.where(sums.has_totals, slopes / earlier_slopes, 1.0)
+    if bool((shares == 1).all()):
+        return sums
+    centres = torch.where(sums.has_totals, sums.scores / sums.weights, 0.0)
+    net.module_.shrink_values(shares, centres)
+    return sum_amounts(net, rows)
 
 
 def _pooled_gap(terms: ValueTerms, sums: AmountSums) -> Tensor:

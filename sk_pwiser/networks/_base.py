@@ -165,6 +165,9 @@ class MultiTaskNetwork(nn.Module):
     value_offset : Tensor of shape (n_values,), or None
         Logarithms of the factors of predicted amounts; see :meth:`shift_values`. They
         are not part of what training compares with the amounts.
+    value_slope : Tensor of shape (n_values,), or None
+        Factors of the scores of values before `value_offset` is added; see
+        :meth:`shrink_values`.
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
@@ -204,6 +207,7 @@ class MultiTaskNetwork(nn.Module):
 
     level_offset: Tensor | None
     value_offset: Tensor | None
+    value_slope: Tensor | None
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
@@ -217,6 +221,7 @@ class MultiTaskNetwork(nn.Module):
             self.monotonicity_weight = spec.monotonicity_weight
         self.register_buffer("level_offset", None)
         self.register_buffer("value_offset", None)
+        self.register_buffer("value_slope", None)
 
     def __call__(
         self,
@@ -324,7 +329,8 @@ class MultiTaskNetwork(nn.Module):
         # Training compares the scores without their factors with the amounts: a head of
         # mean logarithms would otherwise unlearn its own in each update.
         if self.value_offset is not None and not self.training:
-            scores = scores + self.value_offset
+            offset, slope = self._value_buffers()
+            scores = scores * slope + offset
         aux_logits = output.aux_logits
         # The criterion refuses other types.
         if isinstance(aux_logits, list | tuple):
@@ -424,11 +430,33 @@ class MultiTaskNetwork(nn.Module):
         log_factors : Tensor of shape (n_values,)
             Logarithms of the factors.
         """
-        if self.value_offset is None:
+        offset, _ = self._value_buffers()
+        offset += log_factors.to(offset)
+
+    def shrink_values(self, shares: Tensor, centres: Tensor) -> None:
+        """Move the logarithms of predicted amounts towards their mean.
+
+        Parameters
+        ----------
+        shares : Tensor of shape (n_values,)
+            Shares of the differences from the mean that remain.
+        centres : Tensor of shape (n_values,)
+            Means of the logarithms of predicted amounts.
+        """
+        offset, slope = self._value_buffers()
+        shares = shares.to(slope)
+        slope *= shares
+        offset *= shares
+        offset += (1 - shares) * centres.to(offset)
+
+    def _value_buffers(self) -> tuple[Tensor, Tensor]:
+        """Return offset and slope of the values, which are added where they lack."""
+        if self.value_offset is None or self.value_slope is None:
             device = next(self.parameters()).device
             n_values = len(self.spec.value_parents)
             self.value_offset = torch.zeros(n_values, device=device)
-        self.value_offset += log_factors.to(self.value_offset)
+            self.value_slope = torch.ones(n_values, device=device)
+        return self.value_offset, self.value_slope
 
     def set_base_rates(self, base_rates: Sequence[float]) -> None:
         """Receive the rates of all rows so far, before a training that continues.
@@ -444,12 +472,16 @@ class MultiTaskNetwork(nn.Module):
         """
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         if self.level_offset is None and f"{prefix}level_offset" in state_dict:
             self.shift_level(torch.zeros(self.spec.n_events))
         if self.value_offset is None and f"{prefix}value_offset" in state_dict:
-            self.shift_values(torch.zeros(len(self.spec.value_parents)))
+            self._value_buffers()
+        if self.value_slope is not None:
+            # Files of early development versions have no slopes.
+            no_change = torch.ones_like(self.value_slope)
+            state_dict.setdefault(f"{prefix}value_slope", no_change)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_tables(

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from small_model import small
 
+from sk_pwiser._training import _value_level
 from sk_pwiser.datasets import make_ctr_cvr
 
 N = 6_000
@@ -19,6 +20,14 @@ BOUGHT = (LOG.target["conversion"] == 1).to_numpy()
 HEAVY = np.random.default_rng(0).lognormal(sigma=1.5, size=N)
 Y = LOG.target.assign(spend=np.where(BOUGHT, HEAVY, 0))
 WEIGHT = np.random.default_rng(1).integers(1, 4, N).astype(float)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_shrinking():
+    """Predictions that are shrunk by few amounts are tested in `test_few_amounts`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_value_level, "SHRINKING_AMOUNTS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")
