@@ -25,9 +25,10 @@ Protocol
   LightGBM, also the best of eight settings on validation rows.
 - Validation rows are the last tenth of the training rows where there are times, and a
   random tenth elsewhere (torch-rechub: always random).
-- Five seeds, and one for TabM and RealMLP, which train for many minutes, and for
-  logistic regression, which has none; where there are times, those of LightGBM are
-  equal, since the rows decide.
+- Five seeds, or as many as the command says (`--seeds` and, for models of other
+  packages, `--peer-seeds`), and one for the searches and for TabM and RealMLP, which
+  train for many minutes, and for logistic regression, which has none; where there are
+  times, those of LightGBM are equal, since the rows decide.
 - A figure is the mean over the seeds. The error of a difference has two parts: the
   spread of the differences over the seeds, and that of the test rows, which are drawn
   by units: users where there are some, rows elsewhere.
@@ -205,9 +206,11 @@ def do_runs(table_name, model_name, seeds, folder):
 
 
 def seeds_of_model(model_name, arguments):
-    """Return the seeds of a model: all, or the first one."""
+    """Return the seeds of a model: all, or the first ones."""
     seeds = list(seeds_of(arguments))
-    return seeds[:1] if model_name in ONE_SEED else seeds
+    if model_name in (*ONE_SEED, *SEARCHED):
+        return seeds[:1]
+    return seeds if model_name in OWN else seeds[: arguments.peer_seeds]
 
 
 def do_missing_runs(arguments):
@@ -546,6 +549,7 @@ def report_all(report, arguments):
 def main():
     parser = make_parser(__doc__, seeds=5, tables=TABLES, models=MODELS, device=False)
     parser.add_argument("--runs", default=".arena", help="the folder of the runs")
+    parser.add_argument("--peer-seeds", type=int, help="seeds of the other packages")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--report-only", action="store_true", help="do no runs")
     quick = {
