@@ -442,7 +442,8 @@ class Report:
         self.earlier = []
         if arguments.add and path is not None and self.path.exists():
             self.earlier = json.loads(self.path.read_text(encoding="utf-8"))
-        unsaid = ("--save", str(path), "--add")
+        folder_of_runs = getattr(arguments, "runs", None)
+        unsaid = ("--save", str(path), "--add", "--runs", str(folder_of_runs))
         given = [text for text in sys.argv[1:] if text not in unsaid]
         script = Path(sys.argv[0]).name
         about = describe(arguments)

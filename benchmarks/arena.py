@@ -31,19 +31,23 @@ Protocol
 - A figure is the mean over the seeds. The error of a difference has two parts: the
   spread of the differences over the seeds, and that of the test rows, which are drawn
   by units: users where there are some, rows elsewhere.
-- "level" is a difference within two of these errors.
+- "level" is a difference within two of these errors. The tables on which this package
+  is behind come first.
 
 The seconds are those of the processor, with one thread; the memory is the peak of a fit
 above what was held before. "pred/obs" is the mean of the predictions of the last task
 over the rate of its events.
 """
 
+import ast
 import hashlib
 import itertools
 import json
 import multiprocessing
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -80,6 +84,13 @@ PEER_PACKAGES = {
 SEARCHED = tuple(name for name in MODELS if name.endswith("best of 8"))
 # How far behind the best rival the last task may be on any table.
 LARGEST_LOSS = 0.005
+FIGURES = ("last AUC", "first AUC", "CVR AUC", "log loss")
+# The facts of a run that are its cost, with the titles of their columns.
+COSTS = {"fit": "fit, s", "predict": "predict, s", "MiB": "MiB"}
+# What is measured below these is noise: of clocks, and of pages of memory.
+SMALLEST_COST = {"fit": 0.01, "predict": 0.01, "MiB": 1.0}
+# The model whose cost is 1 in the table of costs.
+OF_COST = "LightGBM"
 
 
 # ---------------------------------------------------------------- runs
@@ -94,13 +105,31 @@ def digest_of(files):
     return digest.hexdigest()[:16]
 
 
+@cache
+def digest_of_code(folder):
+    """Return a short digest of the code below a folder, whatever its docstrings say."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        code = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(code):
+            if is_docstring(node):
+                node.value.value = ""
+        digest.update(file.name.encode())
+        digest.update(ast.unparse(code).encode())
+    return digest.hexdigest()[:16]
+
+
+def is_docstring(node):
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 def version_of(model_name):
     """Return what identifies the code that makes a run."""
     here = Path(__file__).parent
     settings = digest_of(here / name for name in PEER_FILES)
     if model_name in OWN:
         package = Path(sk_pwiser.__file__).parent
-        return f"{sk_pwiser.__version__}-{digest_of(package.rglob('*.py'))}"
+        return f"{sk_pwiser.__version__}-{digest_of_code(package)}"
     [package] = {
         package
         for prefix, package in PEER_PACKAGES.items()
@@ -329,11 +358,10 @@ def report_table(report, name, table, entries):
         f"{n_units:,} units, {table.X.shape[1]} columns;",
         f"{rates_of(table.Y)}",
     )
-    figures = ["first AUC", "last AUC", "CVR AUC", "log loss"]
-    report.table([*figures, "pred/obs", "fit, s", "predict, s", "MiB"])
+    report.table([*FIGURES, "pred/obs", *COSTS.values()])
     for model, entry in entries.items():
         cells = []
-        for figure in figures:
+        for figure in FIGURES:
             values = entry.values[figure]
             deviation = f" ({np.std(values, ddof=1):.4f})" if len(values) > 1 else ""
             cells.append(f"{values.mean():.4f}{deviation}")
@@ -351,46 +379,139 @@ def report_table(report, name, table, entries):
 
 
 def report_summary(report, own, all_entries, tables):
-    """Print the differences between a model of this package and the best rivals."""
-    searched = own in SEARCHED
-    rivals_of = {
-        name: [
-            model
-            for model in entries
-            if model not in OWN and (searched or model not in SEARCHED)
-        ]
+    """Print the differences between a model of this package and the best rivals.
+
+    The tables on which the model is behind in a figure come first.
+    """
+    comparisons = {
+        name: compare_with_best(own, entries, tables[name].units)
         for name, entries in all_entries.items()
+        if own in entries and rivals_of(own, entries)
     }
-    report.text("", f"{own}, less the best of the others on each table (two errors)")
-    figures = ["last AUC", "first AUC", "CVR AUC", "log loss"]
-    report.table(
-        [f"{figure}{suffix}" for figure in figures for suffix in ("", ", best")]
+    report.text("", f"Differences of {own} to the best of the others (two errors)")
+    titles = [f"{figure}{suffix}" for figure in FIGURES for suffix in ("", ", best")]
+    report.table(["behind in", *titles])
+    if not comparisons:
+        report.text("no runs")
+        return
+    by_last_task = sorted(
+        comparisons, key=lambda name: comparisons[name]["last AUC"].gain
     )
-    verdicts = {figure: [] for figure in figures}
-    for name, entries in all_entries.items():
-        if own not in entries or not rivals_of[name]:
-            continue
-        cells = []
-        for figure in figures:
-            sign = is_better(figure)
-            best = max(
-                rivals_of[name], key=lambda model: sign * entries[model].mean(figure)
-            )
-            difference, error = entries[own].difference(
-                entries[best], figure, tables[name].units
-            )
-            verdicts[figure].append((sign * difference, error))
-            cells += [f"{difference:+.4f} ({2 * error:.4f})", best]
-        report.row(name, cells)
-    for figure, pairs in verdicts.items():
-        ahead = sum(gain > 2 * error for gain, error in pairs)
-        behind = sum(gain < -2 * error for gain, error in pairs)
-        far = sum(gain < -LARGEST_LOSS for gain, _ in pairs)
-        report.text(
-            f"{figure}: ahead on {ahead}, level on {len(pairs) - ahead - behind}, "
-            f"behind on {behind} of {len(pairs)} tables; "
-            f"more than {LARGEST_LOSS} behind on {far}"
+    for behind, heading in (
+        (True, "behind in a figure by more than two errors"),
+        (False, "level or ahead in all figures"),
+    ):
+        names = [n for n in by_last_task if bool(behind_in(comparisons[n])) == behind]
+        if names:
+            report.text(heading)
+        for name in names:
+            cells = [", ".join(behind_in(comparisons[name])) or "-"]
+            for comparison in comparisons[name].values():
+                two_errors = 2 * comparison.error
+                cells += [f"{comparison.difference:+.4f} ({two_errors:.4f})"]
+                cells += [comparison.rival]
+            report.row(name, cells)
+    for figure in FIGURES:
+        report.text(verdict(figure, [of[figure] for of in comparisons.values()]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A figure of a model, less that of its best rival."""
+
+    rival: str
+    difference: float
+    gain: float  # the difference, with the sign by which more is better
+    error: float  # of the difference
+
+    @property
+    def is_ahead(self):
+        return self.gain > 2 * self.error
+
+    @property
+    def is_behind(self):
+        return self.gain < -2 * self.error
+
+
+def rivals_of(own, entries):
+    """Return the models of other packages; a search is a rival of a search only."""
+    return [
+        model
+        for model in entries
+        if model not in OWN and (own in SEARCHED or model not in SEARCHED)
+    ]
+
+
+def compare_with_best(own, entries, units):
+    """Return, for each figure, the comparison of a model with its best rival."""
+    comparisons = {}
+    for figure in FIGURES:
+        sign = is_better(figure)
+        values = {
+            model: sign * entries[model].mean(figure)
+            for model in rivals_of(own, entries)
+        }
+        rival = max(values, key=values.get)
+        difference, error = entries[own].difference(entries[rival], figure, units)
+        comparisons[figure] = Comparison(
+            rival=rival, difference=difference, gain=sign * difference, error=error
         )
+    return comparisons
+
+
+def behind_in(comparisons):
+    """Return the figures in which a model is behind its best rival."""
+    return [figure for figure, of in comparisons.items() if of.is_behind]
+
+
+def verdict(figure, comparisons):
+    """Return a line with the numbers of tables on which a model is ahead and behind."""
+    n_tables = len(comparisons)
+    ahead = sum(comparison.is_ahead for comparison in comparisons)
+    behind = sum(comparison.is_behind for comparison in comparisons)
+    far = sum(comparison.gain < -LARGEST_LOSS for comparison in comparisons)
+    return (
+        f"{figure}: ahead on {ahead}, level on {n_tables - ahead - behind}, "
+        f"behind on {behind} of {n_tables} tables; "
+        f"more than {LARGEST_LOSS} behind on {far}"
+    )
+
+
+def report_cost(report, all_entries):
+    """Print the times and the memory of the models as ratios to those of one model."""
+    report.text(
+        "",
+        f"Cost relative to {OF_COST} on the same table: "
+        "geometric mean over the tables (smallest-largest)",
+    )
+    report.table(["tables", "fit", "predict", "memory"])
+    with_base = [entries for entries in all_entries.values() if OF_COST in entries]
+    for model in MODELS:
+        pairs = [
+            (entries[model], entries[OF_COST])
+            for entries in with_base
+            if model in entries
+        ]
+        if pairs:
+            cells = [range_of(ratios_of(fact, pairs)) for fact in COSTS]
+            report.row(model, [str(len(pairs)), *cells])
+
+
+def ratios_of(fact, pairs):
+    """Return the ratios of the medians of a fact of pairs of entries."""
+    smallest = SMALLEST_COST[fact]
+    return np.array(
+        [
+            max(entry.median(fact), smallest) / max(base.median(fact), smallest)
+            for entry, base in pairs
+        ]
+    )
+
+
+def range_of(ratios):
+    """Return the geometric mean of ratios, with the smallest and the largest."""
+    mean = np.exp(np.log(ratios).mean())
+    return f"{mean:.2f} ({ratios.min():.2f}-{ratios.max():.2f})"
 
 
 def report_all(report, arguments):
@@ -409,6 +530,7 @@ def report_all(report, arguments):
         all_entries[name] = entries
     for own in OWN:
         report_summary(report, own, all_entries, tables)
+    report_cost(report, all_entries)
     for name, entries in all_entries.items():
         if entries:
             report_table(report, name, tables[name], entries)

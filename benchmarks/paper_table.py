@@ -1,9 +1,9 @@
-"""Cross-entropy and PWiseR with every network, on real and generated impressions.
+"""Cross-entropy and PWiseR on real and generated impressions: where the term gains.
 
     pip install ".[benchmark]"
     export SK_PWISER_DATA=/path/to/data OMP_NUM_THREADS=1
     python benchmarks/paper_table.py --save
-    python benchmarks/paper_table.py --data rare --networks mmoe stem --seeds 2
+    python benchmarks/paper_table.py --data rare --networks mmoe stem --details
 
 The inputs of the networks are, with "embeddings", embeddings of the category columns
 and the encoded numbers, as in the paper (`target_encoding=False`); with "statistics",
@@ -17,10 +17,13 @@ stopping and the order of the rows; the split is fixed, so that intervals on rea
 do not cover the noise of the test rows. Generated impressions are new for each seed,
 and their figures are expectations over the labels.
 
-A table answers one question on one data set: what PWiseR adds to the AUC of the
-conversions (the last task, over all impressions), of the clicks (the first task) and of
-the CVR (the last task, over the clicked rows), and to log loss and calibration error
-(ECE, 20 bins of equally many rows) of the conversions.
+The table has a row per data set, kind of inputs and network: the AUC of the conversions
+(the last task, over all impressions) with cross-entropy, and what PWiseR adds to it at
+both weights; then what a weight of 1 adds to the AUC of the clicks (the first task) and
+to the log loss of the conversions. A difference is the mean over seeds in thousandths,
+followed by half the width of its 95 % interval. With `--details`, a table per data set,
+kind of inputs and figure follows, with the AUC of the CVR (the last task, over the
+clicked rows) and the calibration error (ECE, 20 bins of equally many rows) as well.
 """
 
 import os
@@ -44,12 +47,25 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.metrics import expected_calibration_error
 from sk_pwiser.networks import NETWORKS
 
-DATA = (*KUAIRAND, "hillstrom", "oulad", *GENERATED)
+DATA = (*KUAIRAND, "movielens", "hillstrom", "oulad", "adult", *GENERATED)
+# One log with rare conversions, 0.4 %, and two with frequent ones; one network.
+DEFAULT_DATA = ("rare", "engage", "movielens")
+DEFAULT_NETWORKS = ("shared_bottom",)
 INPUTS = {"embeddings": {"target_encoding": False}, "statistics": {}}
+BCE = "bce"
+DEFAULT_WEIGHT = "pwiser"
+WEIGHT_1 = "pwiser 1"
 LOSSES = {
-    "bce": {"loss": "bce"},
-    "pwiser": {"loss": "pwiser"},
-    "pwiser 1": {"loss": "pwiser", "pwiser_weight": 1.0},
+    BCE: {"loss": "bce"},
+    DEFAULT_WEIGHT: {"loss": "pwiser"},
+    WEIGHT_1: {"loss": "pwiser", "pwiser_weight": 1.0},
+}
+# What the columns of the table compare with cross-entropy.
+GAINS = {
+    "conversion AUC, default weight": (DEFAULT_WEIGHT, "ctcvr_auc"),
+    "conversion AUC, weight 1": (WEIGHT_1, "ctcvr_auc"),
+    "click AUC, weight 1": (WEIGHT_1, "ctr_auc"),
+    "conversion log loss, weight 1": (WEIGHT_1, "ctcvr_log_loss"),
 }
 METRICS = {
     "ctcvr_auc": "conversion AUC",
@@ -102,7 +118,8 @@ def fit_all(arguments):
             row = fit(tables, *case, seed)
             print(data, *case, seed, *(f"{v:.4g}" for v in row.values()), flush=True)
             names = dict(zip(("inputs", "network", "loss"), case, strict=True))
-            rows.append({"data": data, "seed": seed, **names, **row})
+            rate = float(np.asarray(tables.Y)[:, -1].mean())
+            rows.append({"data": data, "rate": rate, "seed": seed, **names, **row})
     return pd.DataFrame(rows)
 
 
@@ -116,9 +133,31 @@ def difference(values, digits):
     return f"{text} ({half_width:.{digits}f})"
 
 
+def print_gains(report, results):
+    """Print a row per data set, kind of inputs and network."""
+    report.table(["conversion AUC, bce", *GAINS], label="log")
+    has_several_networks = results["network"].nunique() > 1
+    rows_of = results.groupby(["data", "inputs", "network"], sort=False)
+    for (data, inputs, network), rows in rows_of:
+        by_loss = rows.pivot(index="seed", columns="loss")
+        cells = [f"{by_loss['ctcvr_auc', BCE].mean():.4f}"]
+        for loss, metric in GAINS.values():
+            change = by_loss[metric, loss] - by_loss[metric, BCE]
+            cells.append(difference(change, digits_of(metric)))
+        rate = rows["rate"].mean()
+        label = f"{data} ({rate:.1%}), {inputs}"
+        if has_several_networks:
+            label += f", {network}"
+        report.row(label, cells)
+
+
+def digits_of(metric):
+    return 1 if metric.endswith("auc") else 2
+
+
 def print_table(report, results, metric):
     """Print one metric on one data set: a row per network, differences to the first."""
-    digits = 1 if metric.endswith("auc") else 2
+    digits = digits_of(metric)
     by_loss = results.pivot_table(metric, ["network", "seed"], "loss", sort=False)
     first, *others = by_loss.columns
     report.table([first, *others], label="network")
@@ -137,15 +176,20 @@ def main():
     parser = make_parser(
         __doc__, seeds=3, data=DATA, inputs=INPUTS, networks=NETWORKS, losses=LOSSES
     )
-    parser.set_defaults(threads=1)
-    quick = {"data": ["generated-0.5-clean"], "networks": ["shared_bottom"], "seeds": 1}
+    parser.add_argument("--details", action="store_true", help="a table per figure")
+    parser.set_defaults(threads=1, data=DEFAULT_DATA, networks=DEFAULT_NETWORKS)
+    quick = {"data": ["generated-0.5-clean"], "seeds": 1}
     arguments, report = begin("paper_table", parser, **quick)
     results = fit_all(arguments)
-    for (data, inputs), rows in results.groupby(["data", "inputs"], sort=False):
-        for metric, name in METRICS.items():
-            caption = f"{data}: {name}, {inputs}; {arguments.seeds} seeds"
-            report.text("", caption)
-            print_table(report, rows, metric)
+    if {BCE, DEFAULT_WEIGHT, WEIGHT_1} <= set(arguments.losses):
+        report.text("", f"What PWiseR adds to cross-entropy; {arguments.seeds} seeds")
+        print_gains(report, results)
+    if arguments.details:
+        for (data, inputs), rows in results.groupby(["data", "inputs"], sort=False):
+            for metric, name in METRICS.items():
+                caption = f"{data}: {name}, {inputs}; {arguments.seeds} seeds"
+                report.text("", caption)
+                print_table(report, rows, metric)
     report.text(
         "",
         "Differences to the first loss, with the same seeds, in thousandths, followed "

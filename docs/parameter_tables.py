@@ -57,7 +57,8 @@ GROUPS = {
     ),
 }
 
-# Entries of the dictionaries that no component's signature holds.
+# Entries of the dictionaries that no component's signature holds, all of which the page
+# of parameters describes.
 ENTRIES = {
     "network_params": {name: getattr(NetworkSpec, name) for name in SHARED_PARAMS},
     "encoding_params": _settings.ENCODING_PARAMS,
@@ -94,21 +95,10 @@ def estimator_tables():
     texts = {name: first_sentence(text) for name, _, text in documented}
     parts = []
     for title, names in GROUPS.items():
-        rows = [
-            (f"`{name}={defaults[name]!r}`", texts[name] + entries(name))
-            for name in names
-        ]
+        rows = [(f"`{name}={defaults[name]!r}`", texts[name]) for name in names]
         table = list_table(("Parameter and default", "Meaning"), rows, (40, 60))
         parts.append(f"{title}\n{'-' * len(title)}\n\n{table}")
     return "\n".join(parts)
-
-
-def entries(name):
-    """Return a sentence with the entries of a dictionary, "" for other parameters."""
-    if name not in ENTRIES:
-        return ""
-    found = ", ".join(f"`{key}={value!r}`" for key, value in ENTRIES[name].items())
-    return f" Entries with their defaults: {found}."
 
 
 def parameter_defaults(cls, n_skipped=0):

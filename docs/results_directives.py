@@ -1,19 +1,20 @@
 """Directives `results-table` and `results-chart`: the figures of files in `results`.
 
-    .. results-table:: results/real_auc_defaults.json results/real_auc_peers.json
-       :rename: shared_bottom=sk_pwiser
-       :caption: engage
+    .. results-table:: results/arena.json
+       :caption: Differences
+       :clear: 1
 
-    .. results-chart:: results/linear.json
-       :caption: engage
-       :column: engage AUC
-       :highlight: MultiTask
+    .. results-chart:: results/arena.json
+       :caption: engage:
+       :column: last AUC
+       :highlight: sk_pwiser
 
 A benchmark writes a file as a list of parts: its command and the versions ("source"),
 texts, and tables with "caption", "columns" and "rows". A row is a list of cells, or a
 text across the table. Tables of several files that have the same data set and columns
 become one. `rename` replaces a part of the labels of rows. With `caption`, only tables
-whose caption begins with this text are shown. Columns that say whether a figure meets
+whose caption begins with this text are shown; with `without`, only those
+whose caption begins with none of these texts, which commas divide. Columns that say whether a figure meets
 its limit are for developers, and are left out.
 
 The best value of a column is bold where the title says which direction is better. With
@@ -22,7 +23,7 @@ the spread in parentheses; then the caption may say the direction. Captions such
 "engage: 94,784 rows" name the data set of a table. If a page has tables of several,
 `_static/results_filter.js` shows those that readers choose, at first those of the first
 data set. A chart has a line per row of the tables: a dot for the value, a line for its
-spread.
+spread. It marks 0 if there are values on both sides.
 """
 
 import io
@@ -58,7 +59,7 @@ PAGE_COLOURS = {
 class ResultsTable(SphinxDirective):
     required_arguments, optional_arguments = 1, 4
     option_spec = dict.fromkeys(
-        ("rename", "caption", "clear", "column", "highlight", "title"),
+        ("rename", "caption", "without", "clear", "column", "highlight", "title"),
         directives.unchanged,
     )
 
@@ -79,6 +80,9 @@ class ResultsTable(SphinxDirective):
             files = [with_caption(parts, caption) for parts in files]
             if not any("rows" in part for parts in files for part in parts):
                 raise self.error(f"no table has a caption that begins with {caption!r}")
+        if "without" in self.options:
+            texts = [text.strip() for text in self.options["without"].split(",")]
+            files = [without_captions(parts, texts) for parts in files]
         return render(files, None if clear is None else float(clear))
 
 
@@ -118,6 +122,15 @@ def with_caption(parts, text):
         part
         for part in parts
         if "source" in part or " ".join(part.get("caption", ())).startswith(text)
+    ]
+
+
+def without_captions(parts, texts):
+    """Return the parts other than tables whose captions begin with one of texts."""
+    return [
+        part
+        for part in parts
+        if not " ".join(part.get("caption", ())).startswith(tuple(texts))
     ]
 
 
@@ -365,13 +378,16 @@ def draw(points, title, highlight):
         axes.set_yticks(range(len(points)), [label for label, *_ in points])
         axes.set_title(title, fontsize=10, loc="left")
         axes.grid(axis="x", color=MUTED, alpha=0.25)
+        values = [value for _, value, *_ in points]
+        if min(values) < 0 < max(values):
+            axes.axvline(0, color=MUTED, linewidth=1)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.margins(y=0.08)
         file = io.StringIO()
         figure.savefig(file, format="svg", bbox_inches="tight", transparent=True)
-    values = "; ".join(f"{label}: {value:g}" for label, value, *_ in points[::-1])
-    return inline(file.getvalue(), f"{title}. {values}.")
+    texts = "; ".join(f"{label}: {value:g}" for label, value, *_ in points[::-1])
+    return inline(file.getvalue(), f"{title}. {texts}.")
 
 
 def inline(svg, text):

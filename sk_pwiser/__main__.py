@@ -7,6 +7,8 @@ SK_PWISER_DATA names a folder with KuaiRand-Pure, compares the losses on real
 impressions. With --data, describes the impressions in a file of yours, and compares the
 losses on it: on the same folds and with the same seeds, with 95 % intervals and a
 verdict for each metric.
+
+`python -m sk_pwiser explain --help` is about explanations of the rows in a file.
 """
 
 import argparse
@@ -26,7 +28,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, model_selection
+from sk_pwiser._columns._text_cells import MISSING_WORDS
 from sk_pwiser._columns._value_kinds import DATE
+from sk_pwiser._command import _explain
+from sk_pwiser._command._messages import messages_in_one_line
+from sk_pwiser._command._table_files import is_parquet, read_parquet, read_texts
 from sk_pwiser._responses import positive_probabilities
 from sk_pwiser._tasks._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils._extras import import_extra
@@ -70,18 +76,16 @@ categories; name columns of ids with --categorical, and dates with --time):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the comparison."""
+    """Run the comparison, or explain the rows of a file."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["explain"]:
+        _explain.main(words[1:])
+        return
     parser = make_parser()
-    arguments = parser.parse_args(argv)
-    try:
+    arguments = parser.parse_args(words)
+    with messages_in_one_line(parser):
         check(arguments)
-        with warnings.catch_warnings():
-            # The line of code that a warning refers to is none of the user's.
-            warnings.showwarning = print_warning
-            run(arguments)
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        # The input of a user, not a defect: one line, no traceback.
-        parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
+        run(arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -116,11 +120,6 @@ def run(arguments: argparse.Namespace) -> None:
     if dates:
         print("\nThe folds are random, although these columns hold dates:", *dates)
         print("Repeat the comparison with --time and the one that orders the rows.")
-
-
-def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning in one line."""
-    print(f"Warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -441,8 +440,10 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     path = arguments.data
     targets = arguments.targets
     pd = import_extra("pandas", "--data")
-    is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    frame = read_parquet(arguments) if is_parquet else read_csv(arguments)
+    if is_parquet(path):
+        frame = read_parquet(path, arguments.categorical, "--data")
+    else:
+        frame = read_csv(arguments)
     value_names = list(read_value_tasks(arguments))
     named_columns = [*targets, *value_names, *arguments.categorical, *arguments.ignore]
     if arguments.time is not None:
@@ -494,42 +495,6 @@ def time_of_dates(X: Any, path: Path) -> str | None:
     return name
 
 
-def read_parquet(arguments: argparse.Namespace) -> Any:
-    """Return the table in a Parquet file."""
-    pd = import_extra("pandas", "--data")
-
-    def table(**options: Any) -> Any:
-        # pandas makes an index of columns that were one when the file was written.
-        frame = pd.read_parquet(arguments.data, **options)
-        index_names = [name for name in frame.index.names if name is not None]
-        return frame.reset_index(index_names)
-
-    frame = table()
-    ids = frame.columns.intersection(arguments.categorical)
-    rounded = list(frame[ids].select_dtypes("float"))
-    if rounded:
-        # Beside missing values, integers became floats, which merge ids above 2^53.
-        exact = table(dtype_backend="numpy_nullable")
-        frame[rounded] = exact[rounded].set_axis(frame.index)
-    return frame
-
-
-SEPARATORS = (",", ";", "\t", "|")
-# Texts that mean a missing number, label or time; among categories, "NA" is a value.
-MISSING_WORDS = [
-    "NA",
-    "N/A",
-    "n/a",
-    "NaN",
-    "nan",
-    "NULL",
-    "null",
-    "None",
-    "none",
-    "<NA>",
-]
-
-
 def read_csv(arguments: argparse.Namespace) -> Any:
     """Return the table in a CSV file: categories as text, other columns as numbers.
 
@@ -537,20 +502,9 @@ def read_csv(arguments: argparse.Namespace) -> Any:
     that pandas guesses by parts of the file: "007", "7" and "NA" are three values.
     """
     pd = import_extra("pandas", "--data")
-    path = arguments.data
     targets = arguments.targets
-    try:
-        headers = {sep: list(pd.read_csv(path, sep=sep, nrows=0)) for sep in SEPARATORS}
-        # The separator that tells the labels apart, of these the one with most columns.
-        separator = max(
-            SEPARATORS,
-            key=lambda sep: (len({*targets} & {*headers[sep]}), len(headers[sep])),
-        )
-        frame = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, na_values=[""]
-        )
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
+    # The separator tells the labels apart.
+    frame = read_texts(arguments.data, targets, "--data")
     no_codes = {*targets, *read_value_tasks(arguments), arguments.time}
     columns = {}
     codes = []

@@ -123,10 +123,10 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
         params, vectors = without_vectors(params)
         copies = {name: _copy(params[name]) for name in PARAMETER_CONSTRAINTS}
         copies |= {k: v or {} for k, v in copies.items() if k.endswith("_params")}
-        given = copies["encoding_params"]
-        for key in given:
+        passed_params = copies["encoding_params"]
+        for key in passed_params:
             _checks.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
-        copies["encoding_params"] = {**ENCODING_PARAMS, **given}
+        copies["encoding_params"] = {**ENCODING_PARAMS, **passed_params}
         if isinstance(vectors, dict):
             # The tables themselves, which may be large, are not copied.
             vectors = {name: _as_id_vectors(table) for name, table in vectors.items()}
@@ -140,8 +140,8 @@ def without_vectors(params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     encoding_params = params["encoding_params"]
     if not isinstance(encoding_params, dict) or "vectors" not in encoding_params:
         return dict(params), None
-    others = {k: v for k, v in encoding_params.items() if k != "vectors"}
-    return {**params, "encoding_params": others}, encoding_params["vectors"]
+    other_params = {k: v for k, v in encoding_params.items() if k != "vectors"}
+    return {**params, "encoding_params": other_params}, encoding_params["vectors"]
 
 
 def _as_id_vectors(table: Any) -> IdVectors:
@@ -187,16 +187,16 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str | np.ndarray):
         return value
     if isinstance(value, Mapping):
-        return {key: describe(each) for key, each in value.items()}
+        return {key: describe(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [describe(each) for each in value]
+        return [describe(entry) for entry in value]
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _copy(value: Any) -> Any:
     """Copy dictionaries, lists and arrays, also nested ones."""
     if isinstance(value, dict):
-        return {key: _copy(each) for key, each in value.items()}
+        return {key: _copy(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_copy(each) for each in value]
+        return [_copy(entry) for entry in value]
     return value.copy() if isinstance(value, np.ndarray) else value

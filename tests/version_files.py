@@ -50,6 +50,55 @@ def train():
     ).fit(X, Y)
 
 
+def table_with_value():
+    """Return a table with an item, where it stood, and an amount per sale."""
+    X, Y = table()
+    items = [f"item {i * i % 9}" for i in range(len(X))]
+    X = X.assign(item=items, place=[1 + i % 3 for i in range(len(X))])
+    amounts = [10.0 + i % 7 if sale else 0.0 for i, sale in enumerate(Y["sale"])]
+    return X, Y.assign(spend=amounts)
+
+
+def train_with_value():
+    """Return a model of an amount, with vectors and parents of items and a position."""
+    X, Y = table_with_value()
+    vectors = pd.DataFrame(
+        [[k / 9, (k % 3) / 3] for k in range(9)], index=[f"item {k}" for k in range(9)]
+    )
+    return MultiTaskCTRCVRClassifier(
+        network_params={"bottom_units": (3,), "tower_units": ()},
+        value_tasks={"spend": "sale"},
+        exposure_features=["place"],
+        encoding_params={
+            "vectors": {"item": vectors},
+            "parents": {"item": "shop"},
+            "grow_vocabulary": True,
+            "forget_after": 5,
+        },
+        target_encoding=["shop", "item"],
+        embedding_dim=2,
+        batch_size=16,
+        lr=0.03,
+        max_epochs=3,
+        early_stopping=False,
+        random_state=0,
+        device="cpu",
+    ).fit(X, Y)
+
+
+def saved_models():
+    """Return the models that `save` writes, and their tables, by the ends of names."""
+    return {
+        "": (train(), *table()),
+        "_value": (train_with_value(), *table_with_value()),
+    }
+
+
+def tables_of_file(file):
+    """Return the table and the labels of a file of `save`."""
+    return table_with_value() if file.stem.endswith("_value") else table()
+
+
 def table_of(name):
     """Return the table that an estimator of `serving_estimators` predicts."""
     X, _ = table()
@@ -72,10 +121,14 @@ def serving_estimators():
     }
 
 
-def write_predictions(path, estimator, X):
-    """Write what an estimator predicts."""
-    expected = json.dumps(estimator.predict_proba(X).round(7).tolist())
-    path.write_text(expected + "\n", encoding="utf-8")
+def write_predictions(path, predictions):
+    """Write probabilities or amounts."""
+    path.write_text(json.dumps(predictions.round(7).tolist()) + "\n", encoding="utf-8")
+
+
+def amounts_of(file):
+    """Return the path of the amounts that the model of a file predicts."""
+    return file.with_name(f"{file.stem}_amounts.json")
 
 
 def write():
@@ -84,14 +137,18 @@ def write():
 
     release = re.match(r"[0-9.]*[0-9]", __version__)[0]
     FOLDER.mkdir(exist_ok=True)
-    model = train()
-    model.save(FOLDER / f"{release}.safetensors")
-    write_predictions(FOLDER / f"{release}.json", model, table()[0])
+    for ending, (model, X, _) in saved_models().items():
+        path = FOLDER / f"{release}{ending}.safetensors"
+        model.save(path)
+        write_predictions(path.with_suffix(".json"), model.predict_proba(X))
+        if ending == "_value":
+            write_predictions(amounts_of(path), model.predict_value(X))
     SKOPS_FOLDER.mkdir(exist_ok=True)
     for name, estimator in serving_estimators().items():
         path = SKOPS_FOLDER / f"{release}_{name}.skops"
         skops.io.dump(estimator, path, compression=zipfile.ZIP_DEFLATED)
-        write_predictions(path.with_suffix(".json"), estimator, table_of(name))
+        predictions = estimator.predict_proba(table_of(name))
+        write_predictions(path.with_suffix(".json"), predictions)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class ArrayColumn(NumericColumn):
         names += [f"{self.name}_missing"] if self.has_missing_ else []
         return [Input(name, 0, 1.0) for name in names]
 
+    @property
+    def n_inputs(self) -> int:
+        """Number of the inputs."""
+        return len(self.elements_) + self.has_missing_
+
     def open(self, cells: Any) -> np.ndarray:
         """Read the arrays at once."""
         return self.read(cells)
@@ -76,12 +81,12 @@ class ArrayColumn(NumericColumn):
         """Return a column that has learnt the elements that were constant so far."""
         if not self.has_constant:
             return self
-        learnt = copy(self)
+        successor = copy(self)
         pairs = zip(self.elements_, self.read(column).T, strict=True)
-        learnt.elements_ = [
+        successor.elements_ = [
             element.learn_constant(values, sample_weight) for element, values in pairs
         ]
-        return self if learnt.elements_ == self.elements_ else learnt
+        return self if successor.elements_ == self.elements_ else successor
 
     def plain_values(self, cells: Any) -> np.ndarray:
         """Raise: models of other packages read one number per row."""

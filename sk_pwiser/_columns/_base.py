@@ -301,6 +301,19 @@ class Column:
         """Return the values that a file of the column must hold."""
         return ()
 
+    def cells_of_texts(self, texts: Sequence[str | None]) -> Sequence[Any]:
+        """Return the cells that texts of a file, None for a blank, stand for.
+
+        Raises
+        ------
+        ValueError
+            If text cannot hold the values of the column, or these texts do not.
+        """
+        raise ValueError(
+            f"Column {self.name!r} contained values in fit that files of text do not "
+            "hold; use a Parquet file."
+        )
+
     def plain_values(self, cells: Any) -> np.ndarray:
         """Return floats or, of categories, objects, for models of other packages."""
         raise ValueError(

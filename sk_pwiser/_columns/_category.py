@@ -1,7 +1,7 @@
 """Category columns: codes of values."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import compress
@@ -25,6 +25,7 @@ from sk_pwiser._columns._forgetting import (
     with_update,
 )
 from sk_pwiser._columns._row_fields import Field, as_column, as_list
+from sk_pwiser._columns._text_cells import numbers_of_texts
 from sk_pwiser._columns._value_counts import ValueCounts
 from sk_pwiser._columns._value_kinds import (
     LARGE,
@@ -119,6 +120,14 @@ class CategoryColumn(Column):
     def stored_values(self) -> Iterable[Any]:
         """Return the values that a file of the column must hold."""
         return self.codes_
+
+    def cells_of_texts(self, texts: Sequence[str | None]) -> Sequence[Any]:
+        """Return the texts, or the numbers if the values were numbers in fit."""
+        if self.kinds_ == {"numbers"}:
+            return numbers_of_texts(self.name, texts)
+        if self.kinds_ - {"text"}:  # such as dates
+            return super().cells_of_texts(texts)
+        return texts
 
     # A table.
 
@@ -266,7 +275,7 @@ class CategoryColumn(Column):
             return self, np.arange(self.n_codes)
         values, counts, kinds, _ = self.count(data, *elements)
         is_frequent = np.array(counts) >= self.vocabulary.min_frequency
-        earlier = self if forget_after is None else with_update(self, values)
+        recorded = self if forget_after is None else with_update(self, values)
         earlier_codes = self.codes_
         n_embeddings = self.cardinality
         promoted = [
@@ -275,7 +284,7 @@ class CategoryColumn(Column):
             if earlier_codes.get(value, n_embeddings) >= n_embeddings
         ]
         if not promoted:
-            return earlier, np.arange(self.n_codes)
+            return recorded, np.arange(self.n_codes)
         moved = set(promoted)
         promoted = sort_values(promoted)
         rare_new = sort_values(
@@ -289,9 +298,9 @@ class CategoryColumn(Column):
             n_frequent = len(frequent)
         else:
             ordered, n_frequent = with_reused_codes(
-                earlier, promoted, rare_new, forget_after
+                recorded, promoted, rare_new, forget_after
             )
-        grown = copy(earlier)
+        grown = copy(recorded)
         grown.n_frequent_ = n_frequent
         grown.codes_ = {value: code for code, value in enumerate(ordered, FIRST_VALUE)}
         grown.large = self.large | kinds & LARGE.keys()
@@ -299,7 +308,7 @@ class CategoryColumn(Column):
         # Missing and unseen values keep their codes.
         origin = [*range(FIRST_VALUE), *(earlier_codes.get(v, -1) for v in ordered)]
         origin = np.array(origin, dtype=np.int64)
-        keep_record(grown, earlier, origin)
+        keep_record(grown, recorded, origin)
         return grown, origin
 
     def _factorize(self, column):

@@ -211,23 +211,9 @@ class TableEncoder:
         has_names = hasattr(self, "feature_names_in_")
         if has_names and _frames.is_dataframe(X):
             columns = list(X.columns)
-            names = list(self.names_)
-            unread = {column.name for column in self.columns_ if not column.is_read}
-            absent = unread.difference(columns)
-            if absent:
-                names = [name for name in names if name not in absent]
-            is_read = columns == names
-            has_all = set(names) <= set(columns)
-            if not is_read and has_all and len(set(columns)) == len(columns):
-                further = [repr(name) for name in columns if name not in set(names)]
-                if further:
-                    warn_user(
-                        f"X has {len(further)} column(s) not seen in fit, which are "
-                        f"ignored: {', '.join(further[:5])}"
-                        f"{', ...' if len(further) > 5 else ''}."
-                    )
-                X = X.select(names) if hasattr(X, "select") else X[names]
-                is_read = True
+            is_read = columns == list(self.names_)
+            if not is_read:
+                X, is_read = self._select(X, columns)
         else:
             # Arrays of numbers need no slow validation.
             is_read = type(X) is np.ndarray and X.dtype.kind in "fiu" and not has_names
@@ -235,6 +221,27 @@ class TableEncoder:
         if is_read and len(X) and self.sparse_ is None:
             return X
         return self._validate(X)
+
+    def _select(self, X, columns):
+        """Return the columns of fit that a table has, and whether none is missing.
+
+        Columns that predictions do not read are never missing.
+        """
+        unread = {column.name for column in self.columns_ if not column.is_read}
+        absent = unread.difference(columns)
+        names = [name for name in self.names_ if name not in absent]
+        if columns == names:
+            return X, True
+        if not set(names) <= set(columns) or len(set(columns)) < len(columns):
+            return X, False
+        further = [repr(name) for name in columns if name not in set(names)]
+        if further:
+            warn_user(
+                f"X has {len(further)} column(s) not seen in fit, which are "
+                f"ignored: {', '.join(further[:5])}"
+                f"{', ...' if len(further) > 5 else ''}."
+            )
+        return X.select(names) if hasattr(X, "select") else X[names], True
 
     def _validate(self, X, reset=False):
         """Check a table as scikit-learn does; with `reset`, learn its column names."""

@@ -61,19 +61,19 @@ def with_reused_codes(
     # Further frequent values take the places of the first rare ones, which move.
     further = promoted[len(expired_frequent) :]
     stop = n_frequent + len(further)
-    left = {
+    vacated = {
         column.codes_[value] - FIRST_VALUE
         for value in promoted
         if value in column.codes_
     }
-    gone = left.union(expired)
+    emptied = vacated.union(expired)
     displaced = [
         value
         for place, value in enumerate(slots[n_frequent:stop], n_frequent)
-        if place not in gone
+        if place not in emptied
     ]
     slots[n_frequent:stop] = further
-    empty = sorted(place for place in left if place >= stop)
+    empty = sorted(place for place in vacated if place >= stop)
     expired_rare = [place for place in expired if place >= stop]
     moved = [*displaced, *rare_new]
     free = [*empty, *expired_rare]

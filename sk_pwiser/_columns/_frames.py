@@ -52,11 +52,11 @@ def refuse_unreadable(values, name):
     is_dict = isinstance(values, Mapping) and not sp.issparse(values)  # a DOK matrix
     rows = values[:1] if isinstance(values, list | tuple | np.ndarray) else ()
     if is_dict or (len(rows) and isinstance(rows[0], Mapping)):
-        what = "a dict" if is_dict else "a list of dicts"
+        content = "a dict" if is_dict else "a list of dicts"
         cells = values.values() if is_dict else ()
         is_row = any(isinstance(v, str) or not hasattr(v, "__len__") for v in cells)
         rows = f"[{name}]" if is_row else name
-        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({rows}).")
+        raise TypeError(f"{name} is {content}; pass pandas.DataFrame({rows}).")
     if hasattr(values, "detach"):
         try:
             values = np.asarray(values)
@@ -425,7 +425,8 @@ def to_float(column):
     """Return a numeric column as float64, NaN where missing; it may share memory."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
-        return np.asarray(column, dtype=np.float64)
+        # Of a Series, numpy would ask for several protocols first, which takes long.
+        return np.asarray(getattr(column, "values", column), dtype=np.float64)
     name = str(dtype).lower()
     if is_polars(column):
         if name == "object":
@@ -468,18 +469,18 @@ def holds_dates(column):
     return name.startswith(TIME_DTYPES["dates"])
 
 
-def read_numbers(column, what, advice=""):
-    """Return a column as float64; errors begin with `what` and end with `advice`.
+def read_numbers(column, subject, advice=""):
+    """Return a column as float64; errors begin with `subject` and end with `advice`.
 
     Both are text or functions.
     """
     try:
         return np.asarray(to_float(column))
     except (TypeError, ValueError, OverflowError) as error:
-        what = what() if callable(what) else what
+        subject = subject() if callable(subject) else subject
         advice = advice() if callable(advice) else advice
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{what} cannot be read as numbers: {error}.{advice}") from error
+        raise kind(f"{subject} cannot be read as numbers: {error}.{advice}") from error
 
 
 def result_frame(columns):
@@ -490,7 +491,7 @@ def result_frame(columns):
     return pandas.DataFrame(columns)
 
 
-def check_same_kind(what, values, fitted_values):
+def check_same_kind(subject, values, fitted_values):
     """Raise if distinct `values` are of another kind, such as text, than those of fit.
 
     No value would be equal to one of fit, or only because it was rounded.
@@ -504,8 +505,8 @@ def check_same_kind(what, values, fitted_values):
     if kinds and expected and kinds.keys().isdisjoint(expected):
         kind, value = next(iter(kinds.items()))
         raise ValueError(
-            f"{what} has values that are {kind}, such as {value!r}, but those of fit "
-            f"are {' and '.join(expected)}: convert the column."
+            f"{subject} has values that are {kind}, such as {value!r}, but those of "
+            f"fit are {' and '.join(expected)}: convert the column."
         )
 
 

@@ -287,7 +287,7 @@ class ListColumn(Column):
     def _read_numbers(self, parameter, name, lists, column):
         """Return one finite number >= 0 per element; NaN for an unknown age."""
         start = f"{parameter} of column {self.name!r}"
-        what = parameter.removeprefix("list_")
+        content = parameter.removeprefix("list_")
         is_filled = (lists.sizes > 0).any()
         is_list = _frames.content_of(column) in ("lists", "arrays")
         if not is_list and (is_filled or _frames.first_known(column) is not None):
@@ -299,11 +299,11 @@ class ListColumn(Column):
             row = int(differs.argmax())
             raise ValueError(
                 f"{start}: row {row} has {n_elements[row]} elements, but "
-                f"{n_numbers[row]} {what} in column {name!r}."
+                f"{n_numbers[row]} {content} in column {name!r}."
             )
         values = _frames.read_numbers(numbers.elements, f"{start}: column {name!r}")
         is_valid = np.isfinite(values) & (values >= 0)
-        if what == "ages":
+        if content == "ages":
             is_valid |= np.isnan(values)
         if not is_valid.all():
             element = int(np.argmin(is_valid))

@@ -20,6 +20,7 @@ from sk_pwiser._columns._base import (
 )
 from sk_pwiser._columns._misread import looks_like_codes, refuse_merged
 from sk_pwiser._columns._row_fields import Field, as_column
+from sk_pwiser._columns._text_cells import numbers_of_texts
 
 if TYPE_CHECKING:
     from sk_pwiser._columns._choose import Choice
@@ -101,6 +102,11 @@ class NumericColumn(Column):
         return inputs
 
     @property
+    def n_inputs(self) -> int:
+        """Number of the inputs."""
+        return 2 if self.has_missing_ else 1
+
+    @property
     def bin_scale(self) -> float:
         """Factor of the components of the bins."""
         return 1.0
@@ -124,6 +130,12 @@ class NumericColumn(Column):
         words = "constant" if self.is_constant_ else self.words
         return f"{words}, NaN" if self.has_missing_ else words
 
+    def cells_of_texts(self, texts: Sequence[str | None]) -> Sequence[Any]:
+        """Return the numbers that texts stand for."""
+        if not self.is_scalar:
+            return super().cells_of_texts(texts)
+        return numbers_of_texts(self.name, texts)
+
     # A table.
 
     def fit_table(
@@ -140,7 +152,7 @@ class NumericColumn(Column):
         """Return the inputs, which are computed when they are read."""
         cells = self.open(table.cells[self.name])
         read_inputs = partial(self._read_inputs, cells)
-        return EncodedColumn(n_inputs=len(self.inputs), read_inputs=read_inputs)
+        return EncodedColumn(n_inputs=self.n_inputs, read_inputs=read_inputs)
 
     def open(self, cells: Any) -> Any:
         """Return what `transform` reads by parts: the cells, or their numbers."""
@@ -192,11 +204,11 @@ class NumericColumn(Column):
         """Return a column of as many inputs that has learnt these rows, if it can."""
         if not self.is_constant_:
             return self
-        learnt = copy(self).fit(column, sample_weight)
-        if learnt.is_constant_:
+        successor = copy(self).fit(column, sample_weight)
+        if successor.is_constant_:
             return self
-        learnt.has_missing_ = self.has_missing_
-        return learnt
+        successor.has_missing_ = self.has_missing_
+        return successor
 
     def transform(self, column, start=0):
         """Return the inputs of rows from `start` on, and any indicator."""
@@ -226,12 +238,13 @@ class NumericColumn(Column):
         # fmin and fmax ignore NaN.
         low = np.fmin.reduce(values, initial=0.0)
         high = np.fmax.reduce(values, initial=0.0)
-        if np.isinf(low) or np.isinf(high):
-            row = int(np.isinf(values).argmax())
+        if low >= -LARGEST_VALUE and high <= LARGEST_VALUE:
+            return values
+        is_infinite = np.isinf(values)
+        if is_infinite.any():
+            row = int(is_infinite.argmax())
             raise _frames.infinity_error(self.name, column, start + row, values[row])
-        if low < -LARGEST_VALUE or high > LARGEST_VALUE:
-            values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
-        return values
+        return np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
 
     def _advice(self, column):
         """Return what to do with a column that holds no numbers."""

@@ -1,6 +1,7 @@
 """Numbers as positions among bins."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -43,6 +44,17 @@ def bin_edges(shares, max_bins=MAX_BINS):
     return np.unique([0, *edges])
 
 
+@lru_cache(maxsize=2 * MAX_BINS)
+def _positions_of_edges(n_edges, n_bins):
+    """Return evenly spaced positions from 0 to `n_bins`, which are not to be changed.
+
+    Predictions of one row would take as long to make them as to read the number.
+    """
+    positions = np.arange(n_edges) * (n_bins / (n_edges - 1))
+    positions.flags.writeable = False
+    return positions
+
+
 @dataclass(eq=False)
 class PiecewiseLinearColumn(NumericColumn):
     """Encodes a column as positions relative to the edges of at most `max_bins` bins.
@@ -77,11 +89,11 @@ class PiecewiseLinearColumn(NumericColumn):
         self, column: Any, sample_weight: np.ndarray | None = None
     ) -> Self:
         """Scale the position to [0, 1], since the network has one component for it."""
-        learnt = super().learn_constant(column, sample_weight)
-        if learnt is not self:
-            learnt.fill_value_ *= self.n_bins_ / learnt.n_bins_
-            learnt.n_bins_ = self.n_bins_
-        return learnt
+        successor = super().learn_constant(column, sample_weight)
+        if successor is not self:
+            successor.fill_value_ *= self.n_bins_ / successor.n_bins_
+            successor.n_bins_ = self.n_bins_
+        return successor
 
     def _fit(self, numbers, weight):
         distinct, shares = distinct_shares(numbers, weight)
@@ -94,5 +106,4 @@ class PiecewiseLinearColumn(NumericColumn):
         self.fill_value_ = shares @ self._encode(distinct)
 
     def _nodes(self):
-        n_edges = len(self.edges_)
-        return self.edges_, np.arange(n_edges) * (self.n_bins_ / (n_edges - 1))
+        return self.edges_, _positions_of_edges(len(self.edges_), self.n_bins_)

@@ -66,10 +66,10 @@ class SparseColumns(Column):
         is_new = np.isinf(self.scale_) & np.isfinite(scale)
         if not is_new.any():
             return self
-        learnt = copy(self)
-        learnt.scale_ = np.where(is_new, scale, self.scale_)
-        learnt.ends_ = np.where(is_new, ends, self.ends_)
-        return learnt
+        successor = copy(self)
+        successor.scale_ = np.where(is_new, scale, self.scale_)
+        successor.ends_ = np.where(is_new, ends, self.ends_)
+        return successor
 
     def _learn(self, X, sample_weight):
         """Return each column's scale, whether it has missing values, and its ends.

@@ -28,6 +28,8 @@ def warn_about_unseen(lookups: Sequence[Lookup]) -> None:
     for lookup in lookups:
         column = lookup.vocabulary
         codes = lookup.codes
+        if len(codes.indices) < UNSEEN_ROWS:
+            continue
         n_unseen = np.count_nonzero(codes.table[:-1] == UNSEEN)
         if n_unseen < UNSEEN_VALUES or column.usual_share_ > USUAL_SHARE:
             continue

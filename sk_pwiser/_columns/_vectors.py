@@ -67,11 +67,11 @@ class VectorColumn(CategoryColumn):
         """The vectors, and the row of each code among them."""
         return ValueVectors(self.vectors_, self.vector_rows_)
 
-    def learn(self, values, counts, has_missing, kinds, n_others=0):
+    def learn(self, values, counts, has_missing, kinds, n_further=0):
         """Learn values, and then the vectors and the ids that only these have."""
         ids, vectors = self._read(self.table, kinds)
         self.table = None  # which may be large
-        super().learn(values, counts, has_missing, kinds, n_others)
+        super().learn(values, counts, has_missing, kinds, n_further)
         if self.codes_ and self.codes_.keys().isdisjoint(ids):
             warn_user(
                 f"vectors[{self.name!r}] in encoding_params has none of the values of "
@@ -157,10 +157,10 @@ class VectorColumn(CategoryColumn):
         rows[: self.n_codes] = self.vector_rows_
         rows_of_ids = rows[codes]
         is_new = rows_of_ids == NO_VECTOR
-        n_before = len(self.vectors_)
+        n_earlier = len(self.vectors_)
         all_vectors = np.concatenate([self.vectors_, vectors[is_new]])
         all_vectors[rows_of_ids[~is_new]] = vectors[~is_new]
-        rows[codes[is_new]] = np.arange(n_before, len(all_vectors))
+        rows[codes[is_new]] = np.arange(n_earlier, len(all_vectors))
         grown.vectors_ = all_vectors
         grown.vector_rows_ = rows
         origin = np.full(grown.n_codes, -1, dtype=np.int64)
@@ -178,9 +178,9 @@ class VectorColumn(CategoryColumn):
         places = np.searchsorted(rows, self.vector_rows_) + 1
         self.vector_rows_ = np.where(has_vector, places, NO_VECTOR)
 
-    def grown(self, data, *others, forget_after=None):
+    def grown(self, data, *elements, forget_after=None):
         """Return a column with codes for new values, and where its codes come from."""
-        grown, origin = super().grown(data, *others, forget_after=forget_after)
+        grown, origin = super().grown(data, *elements, forget_after=forget_after)
         if grown is not self:
             rows = self.vector_rows_[np.maximum(origin, 0)]
             grown.vector_rows_ = np.where(origin >= 0, rows, NO_VECTOR)

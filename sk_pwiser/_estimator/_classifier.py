@@ -60,32 +60,9 @@ class MultiTaskCTRCVRClassifier(
         The network: a name of :mod:`sk_pwiser.networks`, or a subclass of
         :class:`~sk_pwiser.networks.MultiTaskNetwork`.
     network_params : dict, default=None
-        Keyword arguments of the network class. Most networks take `tower_units` and
-        `dropout`; "shared_bottom" and "single_task" take `bottom_units`, those with
-        experts `n_experts` and `expert_units`. Every network takes
-
-        - `domain_features`, None by default: names or indices of columns that name the
-          market, surface or season of a row. They set a factor in (0, 2) of each column
-          of the network's input, by the gate of EPNet (Chang et al., 2023), so that one
-          network serves markets in which columns matter differently; see
-          :ref:`domain_features`;
-        - `interaction`, None by default: products of columns in the network's input.
-          "cross" replaces the input x by x * (W x + b) + x, a cross layer of DCN-v2
-          (Wang et al., 2021); "fm" appends the second-order term of a factorisation
-          machine (Rendle, 2010), the sum over pairs of columns of the elementwise
-          products of their embeddings;
-        - `n_cross_layers`, 1 by default: number of cross layers, of which each one
-          multiplies x with a linear function of the output of the layer before it;
-        - `cross_rank`, None by default: rank of the matrices W, which saves time on
-          wide inputs. They are full if it is None or at least half their width;
-        - `task_space`, "entire" by default: a task after the first learns from all
-          impressions, and its head gives P(Y_k = 1 | impression). With "conditional"
-          it learns from those where the task before it happened, and its head gives
-          P(Y_k = 1 | Y_{k-1} = 1, impression). Predictions are over impressions in
-          both cases, in the latter by the product of the heads;
-        - `monotonicity_weight`, 0 by default and 0.6 with "aitm": weight of
-          :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, which penalises a
-          later task's probability above an earlier one's.
+        Keyword arguments of the network class, such as `tower_units` and `dropout`, and
+        those of all networks: `domain_features`, `interaction`, `n_cross_layers`,
+        `cross_rank`, `task_space`, `monotonicity_weight`; see :ref:`network_params`.
     loss : {"pwiser", "bce", "combined_pair", "focal", "jrc"} or class, default="pwiser"
         The loss: binary cross-entropy ("bce"), the same plus the pairwise ranking term
         of PWiseR, another of :mod:`sk_pwiser.losses`, or a subclass of
@@ -94,13 +71,9 @@ class MultiTaskCTRCVRClassifier(
         Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
     pwiser_weight : float or None, default=None
-        Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
-        converted row, relative to its own cross-entropy, at any conversion rate; see
-        :class:`~sk_pwiser.losses.PWiseR`. With None, it is 0.1 if at least 1 % of the
-        rows of `fit` convert, and otherwise in inverse proportion to their share: 0.2
-        at 0.5 %, and at most 0.3. In `partial_fit`, the share is the largest one that
-        the rows of all calls allow. If the term ranks several tasks, the rarest one
-        decides. Losses without the term ignore it.
+        Weight of the pairwise term, >= 0: how strongly it pulls the score of a
+        converted row, relative to the row's cross-entropy. None is 0.1 if at least 1 %
+        of the rows convert, and at most 0.3 if fewer do; see :ref:`pwiser_weight`.
     weighting : {"equal", "dwa", "ema", "fixed", "nash", "torchjd", \
             "uncertainty"}, class or \
             Module, default="equal"
@@ -111,132 +84,37 @@ class MultiTaskCTRCVRClassifier(
     weighting_params : dict, default=None
         Keyword arguments of the weighting class, such as `weights` of "fixed".
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        The category columns: those of category, string or bool dtype, or of objects
-        that are not all numbers, in a DataFrame and those with text in an array
-        ("from_dtype"). Names or indices are added to these; a boolean mask decides for
-        all columns, and None means that there are no category columns. With
-        "from_dtype", a warning names whole numbers that look like codes or ids, and
-        numbers as text; see :ref:`vocabularies`.
+        The category columns: those of category, string or bool dtype, or with text
+        ("from_dtype"); names or indices, which are added to these; a boolean mask of
+        all columns; or None for none; see :ref:`category_columns`.
     numeric_encoding : {"bins_and_scores", "piecewise_linear", "standard", \
             "quantile"}, default="bins_and_scores"
-        How numeric columns are encoded: "standard" subtracts the mean and divides by
-        the standard deviation; "quantile" does so with normal scores, the quantiles of
-        the normal distribution at the values' ranks, so that only their order counts;
-        "piecewise_linear" spreads a value over inputs, one per bin: 1 for bins below
-        the value, 0 for those above, and the position between 0 and 1 within its own
-        bin (Gorishniy et al., 2022); values outside the range seen in `fit` count as
-        the nearest inside. "bins_and_scores" adds the normal score of the position
-        among the bins, and halves the inputs of bins with equal shares. A missing
-        value counts as the mean of the known ones, with an input that indicates it.
-        See :ref:`encodings_of_numbers`.
+        How numbers are encoded: scaled ("standard"), as normal scores ("quantile"), as
+        one input per bin ("piecewise_linear", Gorishniy et al., 2022), or as inputs per
+        bin and a score; see :ref:`numeric_encodings`.
     target_encoding : "auto", bool or array-like of (str or int), default="auto"
-        The category columns whose values also give target statistics: for each task
-        the share of rows in which it happened, shrunk to the base rate, as log-odds
-        minus the base log-odds, and the logarithm of the number of rows; see
-        :ref:`target_encoding`. "auto" and True select the columns with at least 100
-        distinct values, False none; otherwise names or indices.
+        The category columns whose values are also encoded by their rates of the tasks
+        and their number of rows; see :ref:`target_encoding`. "auto" and True select
+        those with at least 100 distinct values, False none; otherwise names or indices.
     embedding_dim : int or "auto", default=16
-        Width of the embedding of a category value. With "auto" it depends on the number
-        n of the column's codes: min(16, round(1.6 * n**0.56)), so that columns with
-        fewer than 58 codes have narrower embeddings.
+        Width of the embedding of a category value. "auto" is
+        min(16, round(1.6 * n**0.56)) for a column with n codes.
     encoding_params : dict, default=None
-        Further settings of the encoding. `min_frequency`, `max_categories` and
-        `n_hash_buckets` are a number for all category columns, or a dict of names or
-        indices of columns to numbers; see :ref:`vocabularies`.
-
-        - `category_dropout`, "auto" by default: share in [0, 1) of category values that
-          training replaces by the code of unseen values, with their target statistics.
-          It trains that code, and regularises the network. With "auto", the share of a
-          column is half that of the rows in the last tenth, by `time_column` or in
-          their order, whose value occurs in no earlier row, and at least 0.05; see
-          :ref:`new_values`;
-        - `exposure_monotone`, False by default: the columns of numbers among
-          `exposure_features` whose terms must not rise with the number, such as that of
-          a position: a list of names, or True for all of them;
-        - `exposure_tasks`, None by default: names of the tasks to whose log-odds
-          `exposure_features` adds terms, by default those that presuppose no other;
-        - `forget_after`, None by default: number of calls of `partial_fit` after which
-          values that no row had make room for new ones, with `grow_vocabulary`. They
-          are unseen values from then on. None keeps all values; see
-          :ref:`forgotten_values`;
-        - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
-          also elements of lists, codes of their own, if they occur `min_frequency`
-          times in its rows. Without it, they are counted in a warning and encoded as
-          unseen;
-        - `list_ages`, None by default: a dict of names of list columns with attention
-          to names of columns with the ages of their elements, numbers >= 0 or NaN if
-          unknown;
-        - `list_pooling`, "mean" by default: how the vectors of the elements of a list
-          are pooled, by their "mean", their "sum" or by "attention" to the row's value
-          of the column in `shared_embeddings`: one for all list columns, or a dict of
-          names of list columns; see :ref:`inputs`;
-        - `list_target_encoding`, False by default: whether list columns have target
-          statistics, too, the means over their elements, of which rare ones count as
-          unseen. True selects those with `target_encoding_min_values` values or more,
-          and those that share the vocabulary of a column of `target_encoding`;
-          otherwise a list of names;
-        - `list_weights`, None by default: a dict of names of list columns to names of
-          columns with one weight >= 0 per element, for a weighted mean or sum;
-        - `max_bins`, 64 by default: largest number of bins of a numeric column. Up to
-          `max_bins` + 1 distinct values are all edges of bins. With 16 or fewer, all
-          bins have equal shares, except that a frequent value may have a bin of its
-          own. More than 16 require 32 rows per bin;
-        - `max_categories`, None by default: largest number of codes of a column's
-          values, as in scikit-learn's OneHotEncoder: the most frequent have codes of
-          their own, the others share that of unseen values. Target statistics
-          distinguish them all the same;
-        - `min_frequency`, 2 by default: values seen in fewer rows share the code of
-          unseen values. Target statistics distinguish them all the same;
-        - `n_hash_buckets`, None by default: number of codes over which values are
-          distributed by a hash, unseen values included, in place of a vocabulary. With
-          `max_categories`, the most frequent values keep codes of their own. Target
-          statistics are those of the buckets;
-        - `parents`, None by default: a dict of names of category columns to names of
-          those of their parents, such as ``{"item": "brand"}``, on several levels.
-          Target statistics of rare and new values shrink towards those of the parent
-          in the row; see :ref:`parents_of_values`;
-        - `shared_embeddings`, None by default: a dict of names of list columns to names
-          of category columns, such as the last authors of a user and this row's author.
-          The two have one vocabulary, counted over both, and one embedding per value;
-        - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows.
-          The target statistics of a training row leave out its own block. If the rows
-          are sorted by labels or by a column, blocks are random, with a warning;
-        - `target_encoding_min_values`, 100 by default: smallest number of distinct
-          values of columns that `target_encoding="auto"` selects;
-        - `time_column`, None by default: a column of dates or numbers that orders the
-          rows, by default the only column of dates, if there is one. It decides on
-          the blocks, and on the validation rows of early stopping, which are the last
-          ones in time, or a random part of a time with too many rows. The predictions
-          are then shifted to the level of these rows. It is no feature, and DataFrames
-          without it can be predicted; see :ref:`times_of_rows`;
-        - `time_feature`, False by default: whether the `time_column`, which must then
-          be of numbers or categories, is a feature as well;
-        - `vectors`, None by default: a dict of names of category columns to tables with
-          vectors of their values, such as of the texts of items: a DataFrame whose
-          index, or column of the same name, has the values, or a mapping of value to
-          vector. Values without rows have their vectors, too; see :ref:`vectors`.
+        Further settings of the encoding, such as `time_column`, the column that orders
+        the rows, `min_frequency`, `n_hash_buckets`, `grow_vocabulary`, `vectors` and
+        `parents`; see :ref:`encoding_params`, which describes all of them.
     exposure_features : list, dict or None, default=None
-        Columns, by names or indices, that say how a row was shown, not what it is, such
-        as ``["position", "slot"]``. They add terms to the log-odds of the click, for
-        each value and each pair of values of two columns; the network and the target
-        statistics do not read them. Predictions are at a reference, and need no such
-        columns: by default the smallest number of a column, or its most frequent
-        category; a dict gives others, ``{"position": 1, "slot": "top"}``. `score`, the
-        scorers of :mod:`sk_pwiser.metrics`, validation figures and calibrators compare
-        labels with predictions as the rows were shown, as `as_shown` returns them; see
-        :doc:`/user_guide/exposure`.
+        Columns that say how a row was shown, such as ``["position", "slot"]``, and add
+        terms to the log-odds of the click. Predictions are at a reference, which a dict
+        states, ``{"position": 1}``; see :doc:`/user_guide/exposure`.
     missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
-        null in `Y`), such as a conversion that may still come. With "ignore", they take
-        no part in the loss, the pairs, the AUC and the rates of their task, and the row
-        keeps its other labels; see :ref:`missing_labels`. The loss must take weights
-        per row and task, as those of the package do.
+        Whether labels of tasks after the first may be missing, such as a conversion
+        that may still come. With "ignore", they take no part in the loss, the pairs,
+        the AUC and the rates of their task; see :ref:`missing_labels`.
     task_parents : "chain", None or dict, default="chain"
-        Which task presupposes which. "chain": each the one before it, as conversions
-        presuppose clicks. None: no task another one, as a like and a comment on the
-        same view. Otherwise a dict from the names of tasks to the names of those that
-        they presuppose, such as ``{"conversion": "click", "like": "click"}``; tasks
-        without an entry presuppose none. See :ref:`task_trees`.
+        Which task presupposes which: each the one before it ("chain"), none another
+        one (None), or as in a dict, ``{"conversion": "click", "like": "click"}``; see
+        :ref:`task_trees`.
     value_tasks : dict or None, default=None
         Columns of `Y` with amounts, such as the money or the time of an event, and the
         task under which each arises, by name or index: ``{"spend": "conversion"}``;
@@ -247,103 +125,51 @@ class MultiTaskCTRCVRClassifier(
         mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0
         Share of the rows without a click (the first task) that the log has kept, in
-        (0, 1], drawn at random. Training uses the rows of the sampled log, without
-        weights, and the probabilities of all tasks are corrected to the full log; see
+        (0, 1], drawn at random. The probabilities are corrected to the full log; see
         :ref:`downsampling`.
     optimizer : {"adagrad", "adam", "adamw", "muon", "rmsprop", "sgd"} or class, \
             default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer` that
-        takes one dense gradient per step, of parameters of any shape. LBFGS, torch's
-        Muon and SparseAdam do not. "muon" is Muon for hidden matrices with at least 8
-        rows and columns, and Adam for all other parameters; the `lr` of Adam serves
-        for both.
+        takes one dense gradient per step. "muon" is Muon for hidden matrices, and Adam
+        for all other parameters; see :ref:`optimizer_params`.
     optimizer_params : dict, default=None
         Keyword arguments of the optimiser, such as `betas` or `momentum`, and
-
-        - `average_decay`, 0.99 by default: decay in [0, 1) of an exponential moving
-          average of the weights over the steps of `fit`, at most (1 + n) / (5 + n)
-          after n steps. Validation figures and predictions are those of the averaged
-          network. 0 or None for no average;
-        - `clip_grad_norm`, None by default: largest norm of the gradient of all
-          parameters; longer ones are scaled down;
-        - `embedding_lr`, None by default: learning rate of the embeddings; None for
-          `lr`;
-        - `embedding_weight_decay`, None by default: weight decay of the embeddings;
-          None for 20 times `weight_decay` where a category value has 25 rows in the
-          mean. Above, the factor falls with the root of the number of rows, and below
-          with the number itself, to 5;
-        - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
-          the embeddings of values in the batch, and only their moments, so that its
-          cost does not depend on the number of values. "auto" does so for tables of
-          2**20 weights or more, if the other parameters support it.
+        `average_decay`, `clip_grad_norm`, `embedding_lr`, `embedding_weight_decay` and
+        `lazy_embeddings`; see :ref:`optimizer_params`.
     lr : float, default=0.01
         Learning rate, the highest one of a schedule.
     lr_schedule : {"warmup_stable_decay"} or None, default="warmup_stable_decay"
-        How the learning rate changes over the steps of `fit`. "warmup_stable_decay"
-        raises it for 50 steps, or a tenth of the steps of `max_epochs` epochs if these
-        are fewer, and holds it. With early stopping, it is held until the
-        monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
-        steps and 10 epochs; training then goes back to the best epoch, and the rate
-        falls linearly to 0 within half as many steps. Without early stopping, the
-        number of epochs is known, and the last third of the steps decays. In
-        `partial_fit`, the rate falls with the number of steps that the model has taken,
-        from 3 times `lr` to 0.3 times `lr`; optimisers that do not count their steps,
-        such as "sgd", count epochs and updates. None for a constant rate, with which an
-        update equals an epoch of `fit` with the same `weight_decay`. A schedule of
-        skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
+        How the learning rate changes: "warmup_stable_decay" raises it, holds it until
+        the validation figure no longer improves, and lets it fall to 0 from the best
+        epoch on. None for a constant rate; see :ref:`lr_schedule_steps`.
     weight_decay : float or "auto", default="auto"
         Weight decay of the optimiser, which acts on the mean loss of the rows. "auto"
-        is 4 divided by the number of training rows, at most 0.0005, or 0.0005 times the
-        root of `batch_size` / 1024 in batches below 1,024 rows; it is 0.0001 up to
-        1,000 rows and in `partial_fit`. Embeddings have 5 to 20 times as much, biases,
-        scales and weightings none. Optimisers without weight decay ignore "auto".
+        is 4 divided by the number of training rows, at most 0.0005, and more for
+        embeddings; see :ref:`optimizer_params`.
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
-        Whether every batch has a row at the end of the funnel, a converted one. If
-        there are fewer converted rows than batches, they are drawn several times, with
-        weights that sum to one draw. The expected loss is that of shuffled batches,
-        also with the pairwise term of "pwiser", in which a converted row counts with
-        its weight. The pair terms of "combined_pair" and "jrc" are means over the pairs
-        of a batch, for which this does not hold.
+        Whether every batch has a row at the end of the funnel, a converted one; see
+        :ref:`stratified_batches`.
     max_epochs : int, default=50
         Largest number of epochs. Without early stopping, take the `best_epoch_` of a
-        fit with it: in many epochs, the network learns the labels of values with target
-        statistics by heart, and predicts too few events; see :ref:`why_no_leak`.
+        fit with it, since many epochs overfit; see :ref:`why_no_leak`.
     early_stopping : "auto", bool, str or callable, default="auto"
-        Whether to hold out `validation_fraction` of the rows, stratified by funnel
-        depth, or the last rows of a `time_column`, and to stop if a
-        figure of them has not improved for `n_iter_no_change` epochs. The weights of
-        the best epoch are restored. The figure is the validation loss (True, "loss"),
-        the mean over the tasks of AUC ("auc"), AUC within the `groups` of `fit`
-        ("grouped_auc", see :func:`~sk_pwiser.metrics.grouped_auc`) or log loss
-        ("log_loss"), that of one task ("auc_<task>" and so on), or the value of a
-        scorer, such as those of :func:`~sk_pwiser.metrics.make_task_scorer`, which is
-        called without weights and without the columns of `X`; with a
-        `negative_sampling_rate` below 1, the probabilities are those of the sampled log
-        there. "auto" is True above 1,000 rows, or with an `eval_set`. Otherwise it
-        holds out no rows and trains for about 4 + n_samples / 200 steps, at most
-        `max_epochs` epochs. If "auto" holds rows out, epochs that end before step 9 are
-        not judged. If the validation rows, or all of their groups, have one
-        label only for a task, the loss replaces its AUC or log loss, with a warning.
+        Whether to hold rows out, the last ones of a `time_column`, and stop when a
+        figure of them no longer improves: the loss (True, "loss"), "auc", "log_loss",
+        "grouped_auc", one of a task such as "auc_click", or a scorer. "auto" is True
+        above 1,000 rows, or with an `eval_set`; see :ref:`early_stopping`.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
     n_iter_no_change : int, default=3
-        Number of epochs without improvement after which training stops or, if a
-        schedule holds the learning rate, after which the rate decays at the latest,
-        but not before 30 steps after a best epoch in the warm-up.
+        Number of epochs without improvement after which training stops or, with a
+        schedule, after which the learning rate decays at the latest; see
+        :ref:`early_stopping`.
     refit : bool, default=False
-        Whether `fit` trains a second time, on all rows, once early stopping has found
-        the length of training on the rows that it does not hold out. The second stage
-        takes the epochs at the full learning rate and of its decay that led to the best
-        weights, and learns target statistics from all rows; with a `time_column`, the
-        shift to the level of the last rows is that of the first stage. It takes about
-        as long as the first one. It needs rows that `fit` has held out itself: with
-        `early_stopping=False`, an `eval_set`, or an earlier fit to continue, `fit`
-        raises; with "auto" and up to 1,000 rows, all rows are in the first stage. A
-        callback that ends the first stage ends the fit. `partial_fit` ignores it. See
-        :ref:`refit`.
+        Whether `fit` trains a second time, on all rows, for the length of training that
+        early stopping found on some; see :ref:`refit`. It needs rows that `fit` has
+        held out itself, and takes about as long as the first training.
     device : str, default="auto"
         "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
         device of torch, such as "cpu" or "cuda:1".
@@ -352,62 +178,35 @@ class MultiTaskCTRCVRClassifier(
     compile : bool or {"default", "reduce-overhead", "max-autotune", "graph"}, \
             default=False
         Whether training runs the network through :func:`torch.compile`, and in which
-        mode: "reduce-overhead" and "max-autotune" use CUDA graphs. Compiling takes up
-        to a minute, and did not speed up training on CPUs. It does not support
-        weightings of gradients. "graph" does not compile: the whole step, with its
-        gradients and the optimiser, becomes a CUDA graph with the same results; where
-        it cannot, a warning names the reason, see :ref:`graphs`.
+        mode. With "graph", each step is a CUDA graph instead, with the same results;
+        see :ref:`graphs`.
     callbacks : list, default=None
-        Callbacks of skorch, see :ref:`hooks`. Those that read validation figures
-        require early stopping. The history has no figures per batch; `EpochScoring`
-        requires its default `use_caching=True`. A callback ends training after the
-        epoch by setting `net.stop_training_ = True`; a `KeyboardInterrupt` propagates,
-        but for that of skorch's own `EarlyStopping`.
-        :class:`~sk_pwiser.callbacks.KeepOnInterrupt` keeps the epochs trained before
-        Ctrl-C. Callbacks of scikit-learn are set by ``set_callbacks`` instead, see
-        :ref:`sklearn_callbacks`.
+        Callbacks of skorch; see :ref:`hooks`. Those of scikit-learn are set by
+        ``set_callbacks``; see :ref:`sklearn_callbacks`.
     checkpoint_dir : str or path-like, default=None
-        A folder for checkpoints, of one fit at a time: `fit` writes the state of
-        training to it after every epoch, and keeps the last two files. After a crash,
-        `fit` of a new estimator with the same parameters and `warm_start=True` resumes
-        from them; see :ref:`checkpoints`. `partial_fit` writes none.
+        A folder for checkpoints of one fit, which `fit` writes after every epoch. After
+        a crash, `fit` of a new estimator with the same parameters and `warm_start=True`
+        resumes from them; see :ref:`checkpoints`.
     warm_start : bool, default=False
-        Whether `fit` continues from the earlier fit, with its encoding, weights,
-        optimiser state, validation split and history; see :ref:`warm_start`. Target
-        statistics keep their scales, and those of values that the rows lack; others are
-        counted in the rows of the call. The network, `task_space`,
-        `numeric_encoding`, `negative_sampling_rate`, `list_pooling` and the columns of
-        `target_encoding` must be the same; `categorical_features` and other entries of
-        `encoding_params` about vocabularies, bins and lists are ignored. Without an
-        earlier fit, `fit` resumes from `checkpoint_dir`, if it has a checkpoint.
+        Whether `fit` continues from the earlier fit or, without one, from the
+        checkpoint in `checkpoint_dir`; see :ref:`warm_start`.
     verbose : int, default=0
-        1 prints one line per epoch: the losses, the mean log loss of the validation
-        rows, the validation AUC of the tasks in the order of the funnel, and their
-        mean; and at the end where and why training ended. 2 adds, in a terminal or a
-        notebook, a progress bar: the epoch, the rows, and the time until `max_epochs`.
+        1 prints one line per epoch, and at the end where and why training ended. 2 adds
+        a progress bar in a terminal or a notebook; see :ref:`epoch_figures`.
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
         Names of the tasks, in the order of the columns of `Y`; by default the columns
-        of a DataFrame `Y`, or "click" and "conversion" for two tasks. None of several
-        tasks may have the name "mean", a column of `history_`, or "cvr", which means
-        P(last task | first task).
+        of a DataFrame `Y`, or "click" and "conversion" for two tasks. The names "mean"
+        and "cvr" are taken if there are several tasks.
 
     Attributes
     ----------
     net_ : skorch.NeuralNet
         The trained net; `net_.module_` is the network.
     history_ : skorch.history.History
-        One entry per epoch: `epoch`, `train_loss`, `dur` (seconds),
-        `train_weight_<task>` and, with validation rows, `valid_loss`,
-        `valid_log_loss_<task>`, `valid_auc_<task>` and their means over the tasks,
-        `valid_log_loss_mean` and `valid_auc_mean`. `valid_loss` has the pairwise term
-        and the weights of the tasks; settings are compared by the log loss. A scorer
-        as `early_stopping` adds `valid_score`, "grouped_auc" `valid_grouped_auc_<task>`
-        and their mean, PWiseR `train_batches_without_pairs`,
-        and missing labels `train_missing_<task>`, the number of rows without that
-        label. With `refit=True`, the epochs of the second stage follow those of the
-        first one, without validation figures, and `stage` is 1 or 2.
+        One entry per epoch with its losses and seconds and, with validation rows, their
+        log loss and AUC per task; see :ref:`epoch_figures`.
     n_iter_ : int
         Number of epochs trained, including those before a warm start, and those of both
         stages with `refit=True`.
@@ -434,11 +233,8 @@ class MultiTaskCTRCVRClassifier(
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if `X` has column names that are all strings.
     column_encodings_ : dict of (str or int) to Bunch
-        How each column was read, by its name, or by its index without names: `kind`,
-        such as "category" or "numeric"; `encoding`, in words; `["values"]`, a dict of
-        the category values with an embedding of their own to their codes, where None
-        stands for missing values, or None for numbers; `rates`, whether the column has
-        target statistics; `bins`, the edges of the bins of numbers, or None.
+        How each column was read: `kind`, `encoding` in words, `["values"]`, `rates` and
+        `bins`; see :ref:`column_encodings`.
 
     References
     ----------
@@ -446,10 +242,6 @@ class MultiTaskCTRCVRClassifier(
 
     Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
     Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`
-
-    Wang et al. (2021). "DCN V2." WWW. :arxiv:`2008.13535`
-
-    Rendle (2010). "Factorization Machines." ICDM.
 
     Examples
     --------

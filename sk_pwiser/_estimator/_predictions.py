@@ -285,7 +285,8 @@ class NetworkPredictionMixin(PredictionMixin):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
         tags.input_tags.sparse = True
         return tags
 

@@ -27,8 +27,8 @@ from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._integers import ceil_div
 
 # With at most so many rows, a tenth of them says less about the best epoch than a
-# number of steps that grows with the rows; see the page of benchmarks. With more rows,
-# the best epoch has at least the number of steps of a fit to so many rows.
+# number of steps that grows with the rows; see the page of what was tried. With more
+# rows, the best epoch has at least the number of steps of a fit to so many rows.
 MOST_ROWS_OF_STEPS = 1_000
 # The number of steps is this one, ...
 FIRST_STEPS = 4

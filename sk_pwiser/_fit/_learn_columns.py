@@ -92,14 +92,14 @@ class NewColumns:
     ) -> EncodedTable:
         """Learn the columns of rows in one part, and encode these at once."""
         # Learning and encoding at once spares finding the distinct values twice.
-        learnt = self.encoder.fit(rows.X, weights)
+        encoded = self.encoder.fit(rows.X, weights)
         # Constants are usual in a single row.
         if len(rows) > 1:
             warn_about_constants(self.encoder.columns_)
         statistics = unfitted_statistics(
             self.settings, self.encoder, rows.targets.values.shape
         )
-        arrays = self.encoder.stack(learnt, n_reserved(statistics, reserves_rates))
+        arrays = self.encoder.stack(encoded, n_reserved(statistics, reserves_rates))
         return EncodedTable(self.encoder, statistics, arrays, rows)
 
     def schema(
@@ -132,12 +132,12 @@ class ColumnsOfStream(NewColumns):
         self, rows: CheckedRows, weights: np.ndarray | None, reserves_rates: bool
     ) -> EncodedTable:
         """Learn the columns of the first rows, and encode these at once."""
-        learnt = self.encoder.fit(rows.X, weights)
+        encoded = self.encoder.fit(rows.X, weights)
         # A stream cannot choose the size of its first part.
         statistics = unfitted_statistics(
             self.settings, self.encoder, rows.targets.values.shape, in_stream=True
         )
-        arrays = self.encoder.stack(learnt, n_reserved(statistics, reserves_rates))
+        arrays = self.encoder.stack(encoded, n_reserved(statistics, reserves_rates))
         columns_with_rates = []
         if statistics is not None and len(rows) < FEW_VALUES:
             columns_with_rates = statistics.column_names(self.encoder)

@@ -65,23 +65,23 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices | None:
     converted = converted.cpu()
     n_rows = len(converted)
     deepest = converted.nonzero().squeeze(1)
-    others = (~converted).nonzero().squeeze(1)
+    other_rows = (~converted).nonzero().squeeze(1)
     n_batches = ceil_div(n_rows, batch_size)
     if len(deepest) < n_batches:
-        n_batches = ceil_div(len(others), batch_size - 1)
-    if len(deepest) == 0 or len(others) < n_batches:
+        n_batches = ceil_div(len(other_rows), batch_size - 1)
+    if len(deepest) == 0 or len(other_rows) < n_batches:
         return None
     n_rounds = ceil_div(n_batches, len(deepest))
     drawn = torch.cat([deepest[_permutation(len(deepest))] for _ in range(n_rounds)])
     drawn = drawn[: max(n_batches, len(deepest))]
     batch_of_drawn = torch.arange(len(drawn)) % n_batches
-    n_drawn = len(drawn) + len(others)
+    n_drawn = len(drawn) + len(other_rows)
     # The first batches, which may have one more converted row, have one more row.
     sizes = torch.full((n_batches,), n_drawn // n_batches)
     sizes[: n_drawn % n_batches] += 1
     n_others = sizes - torch.bincount(batch_of_drawn, minlength=n_batches)
     batch_of_others = torch.repeat_interleave(torch.arange(n_batches), n_others)
-    rows = torch.cat([drawn, others[_permutation(len(others))]])
+    rows = torch.cat([drawn, other_rows[_permutation(len(other_rows))]])
     order = torch.argsort(torch.cat([batch_of_drawn, batch_of_others]), stable=True)
     rows = rows[order]
     bounds = [0, *sizes.cumsum(0).tolist()]

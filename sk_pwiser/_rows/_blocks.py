@@ -77,9 +77,9 @@ def rows_before_groups(rank, groups):
     first = np.full(len(sizes), len(rank))
     np.minimum.at(first, number, rank)
     order = np.argsort(first)
-    before = np.empty_like(sizes)
-    before[order] = sizes[order].cumsum() - sizes[order]
-    return before[number]
+    n_before = np.empty_like(sizes)
+    n_before[order] = sizes[order].cumsum() - sizes[order]
+    return n_before[number]
 
 
 @dataclass
@@ -165,8 +165,10 @@ class Blocks:
         if groups is not None:
             numbers, counts = np.unique(groups, return_counts=True)
             sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-            before = self.group_sizes
-            self.group_sizes = {g: n + before.get(g, 0) for g, n in sizes.items()}
+            earlier_sizes = self.group_sizes
+            self.group_sizes = {
+                g: n + earlier_sizes.get(g, 0) for g, n in sizes.items()
+            }
             self.n_largest = max(self.n_largest, *self.group_sizes.values())
         if n_rows == self.n_rows:
             return assign_blocks(n_rows, self.n_blocks, times, groups, self.generator)

@@ -138,8 +138,8 @@ class FileRows:
         if not n_rows_with_weight:
             warn_about_corrupt(dataset, "are left out")
         if not n_with_weight:
-            what = "weights above 0" if dataset.sample_weight else "rows"
-            raise ValueError(f"{dataset!r} has no {what} that its filters select.")
+            missing = "weights above 0" if dataset.sample_weight else "rows"
+            raise ValueError(f"{dataset!r} has no {missing} that its filters select.")
 
     def feature_names(self, default: Sequence[Any]) -> Sequence[Any]:
         """Return the names of the columns, `default` if they have none."""

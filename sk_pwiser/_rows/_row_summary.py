@@ -128,7 +128,7 @@ class RowSummary:
         )
         if self.weights.is_even:
             return targets, targets.counts.astype(float)
-        sums = np.array(list(self.sums.values())) / self.weights.own_mean
+        sums = np.array(list(self.sums.values())) / self.weights.added_mean
         return targets, sums if self.weights.per_task else sums[:, 0]
 
     @property

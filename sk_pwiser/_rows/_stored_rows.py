@@ -53,13 +53,13 @@ class StoredRows:
             # Moved to the next group, so that the rows of a group stay together.
             starts = np.flatnonzero(np.diff(impressions.groups.numpy()[rows])) + 1
             cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
-        for part in np.split(rows, np.unique(cuts).astype(int)):
-            if len(part):
-                inputs, y = impressions.batch(torch.from_numpy(part))
+        for rows_of_file in np.split(rows, np.unique(cuts).astype(int)):
+            if len(rows_of_file):
+                inputs, y = impressions.batch(torch.from_numpy(rows_of_file))
                 arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
                 arrays["y"] = y.numpy()
                 if block is not None:
-                    arrays["block"] = block[part].astype(np.int32)
+                    arrays["block"] = block[rows_of_file].astype(np.int32)
                 self._pending.append(arrays)
                 for name, array in arrays.items():
                     self.forms.setdefault(name, (array.dtype, array.shape[1:]))

@@ -170,7 +170,7 @@ def read_table(
         origin=origin,
         given_groups=given_groups,
     )
-    mean = checked.summary.weights.own_mean
+    mean = checked.summary.weights.added_mean
     if sample_weight is not None and None not in (weight_scale, mean):
         ratio = mean / weight_scale
         if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:

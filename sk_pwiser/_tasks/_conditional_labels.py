@@ -8,7 +8,8 @@ from torch import Tensor
 
 def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:
     """Return the labels of the task that each task presupposes, 1 without one."""
-    columns, ones = y.unbind(dim=1), torch.ones_like(y[:, 0])
+    columns = y.unbind(dim=1)
+    ones = torch.ones_like(y[:, 0])
     return torch.stack([columns[p] if p >= 0 else ones for p in parents], dim=1)
 
 
@@ -17,5 +18,5 @@ def conditional_labels(y: Tensor, parents: Sequence[int]) -> Tensor:
 
     Probabilities become P(Y_k = 1 | parent = 1); labels do not change.
     """
-    before = labels_of_parents(y, parents)
-    return (y / torch.where(before > 0, before, 1.0)).clamp(max=1)
+    parent_labels = labels_of_parents(y, parents)
+    return (y / torch.where(parent_labels > 0, parent_labels, 1.0)).clamp(max=1)

@@ -21,15 +21,17 @@ def read_array(values, name, rule, *, dtype=None, error=None):
     try:
         return check_array(values, dtype=dtype, input_name=name, **READING)
     # Some libraries raise their own classes of errors.
-    except Exception as found:
+    except Exception as reading_error:
         if error is None:
-            error = TypeError if isinstance(found, TypeError) else ValueError
+            is_type_error = isinstance(reading_error, TypeError)
+            error = TypeError if is_type_error else ValueError
         culprit = ""
         if hasattr(values, "columns") and hasattr(values, "dtypes") and len(values):
             names = zip(values.columns, _frames.list_columns(values), strict=True)
             wrong = [label for label, column in names if not _can_read(column, dtype)]
             culprit = f" Found in column {wrong[0]!r}." if wrong else ""
-        raise error(f"{name} {rule} {_frames.first_line(found)}{culprit}") from found
+        reason = _frames.first_line(reading_error)
+        raise error(f"{name} {rule} {reason}{culprit}") from reading_error
 
 
 def _can_read(column, dtype):
@@ -79,13 +81,13 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     missing = find_missing(labels)
     if missing is not None:
         is_first_missing = missing.reshape(len(missing), -1)[:, :1]
-        what = f"{input_name} contains NaN"
+        fault = f"{input_name} contains NaN"
         if missing_labels == "error":
             hint = " With missing_labels='ignore', missing labels are left out."
             hint = "" if is_first_missing.any() else hint
-            _raise_for_most(missing, columns, f"Input {what}", hint)
+            _raise_for_most(missing, columns, f"Input {fault}", hint)
         if missing_labels == "ignore" and is_first_missing.any():
-            rule = f"The first task must have a label in every row: {what}"
+            rule = f"The first task must have a label in every row: {fault}"
             _raise_for_most(is_first_missing, columns, rule)
         labels = labels.copy()
         labels[missing] = 0
@@ -97,9 +99,9 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     # Nullable integers were read as floats.
     is_frame = hasattr(Y, "columns") and hasattr(Y, "dtypes")
     dtypes = Y.dtypes if is_frame else [getattr(Y, "dtype", labels.dtype)]
-    plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
-    if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
-        labels = labels.astype(np.result_type(*plain), copy=False)
+    numpy_dtypes = [getattr(dtype, "numpy_dtype", dtype) for dtype in dtypes]
+    if all(isinstance(d, np.dtype) and d.kind in "iub" for d in numpy_dtypes):
+        labels = labels.astype(np.result_type(*numpy_dtypes), copy=False)
     return ReadLabels(labels, missing, columns)
 
 
@@ -195,18 +197,18 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
         check_classification_targets(labels)
     except ValueError as error:
         raise ValueError(f"{error} Found in {where}.") from error
-    found = np.unique(labels)
-    if classes is None and len(found) > 2:
+    distinct = np.unique(labels)
+    if classes is None and len(distinct) > 2:
         raise ValueError(
             "Only binary classification is supported. The type of the target is "
-            f"{type_of_target(labels)}: {where} contains {found[:5].tolist()}."
+            f"{type_of_target(labels)}: {where} contains {distinct[:5].tolist()}."
         )
-    if classes is None and len(found) < 2:
+    if classes is None and len(distinct) < 2:
         raise ValueError(
             "This estimator needs both classes of a single task; the data contains "
-            f"only one class: {found.tolist()[0]!r}, in {where}."
+            f"only one class: {distinct.tolist()[0]!r}, in {where}."
         )
-    classes = found if classes is None else np.unique(classes)
+    classes = distinct if classes is None else np.unique(classes)
     if [_word(c) for c in classes if isinstance(c, str)] == [1, 0]:
         raise ValueError(
             f"Labels must be written in one way; {where} contains {classes.tolist()}, "
@@ -216,7 +218,7 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     if len(classes) != 2 or not is_known.all():
         raise ValueError(
             "Only binary classification is supported: expected the classes "
-            f"{classes.tolist()}, got the labels {found[:5].tolist()} in {where}"
+            f"{classes.tolist()}, got the labels {distinct[:5].tolist()} in {where}"
             + ("." if is_known.all() else f", in row {int(np.argmin(is_known))}.")
         )
     return (labels == classes[1]).astype(np.float32)[:, np.newaxis], classes
@@ -240,12 +242,16 @@ def binary_labels(labels, columns=None, classes=None, *, input_name="Y"):
     return zero_one_labels(labels, columns, input_name=input_name), classes
 
 
-def check_order(what, names, expected):
-    """Raise a ValueError if names are the expected ones in another order."""
-    names, expected = list(names), list(expected)
+def check_order(subject, names, expected):
+    """Raise a ValueError if names are the expected ones in another order.
+
+    The `subject` of the message has the names.
+    """
+    names = list(names)
+    expected = list(expected)
     if names != expected and sorted(names) == sorted(expected):
         raise ValueError(
-            f"{what} must be in the order of the tasks, {expected}; got {names}."
+            f"{subject} must be in the order of the tasks, {expected}; got {names}."
         )
 
 
@@ -274,8 +280,10 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
 
 def check_unreserved(names):
     """Raise if one of several tasks has a name that means something else."""
-    taken = {"mean", "mean_best", *(f"{name}_best" for name in names)}
-    reasons = {name: f"the history has the column 'valid_auc_{name}'" for name in taken}
+    in_history = {"mean", "mean_best", *(f"{name}_best" for name in names)}
+    reasons = {
+        name: f"the history has the column 'valid_auc_{name}'" for name in in_history
+    }
     reasons["cvr"] = (
         "task='cvr' means P(last task | first task), but the probability of a task is "
         "that of its event over all rows, such as 'conversion'"
@@ -311,29 +319,30 @@ class Targets:
     # float64 (n_samples, n_values), NaN where there is none to learn; None without any.
     amounts: np.ndarray | None = None
 
-    def check_same_tasks(self, found, name):
-        """Raise if labels, by `name` in messages, are of other tasks or classes."""
-        is_same = np.array_equal(found.classes, self.classes)
-        if found.task_names != self.task_names or not is_same:
+    def check_same_tasks(self, other, name):
+        """Raise if other labels, by `name` in messages, have other tasks or classes."""
+        is_same = np.array_equal(other.classes, self.classes)
+        if other.task_names != self.task_names or not is_same:
             raise ValueError(
                 f"Training uses the tasks {list(self.task_names)} and the classes "
-                f"{self.classes.tolist()}; {name} has {list(found.task_names)} and "
-                f"{found.classes.tolist()}."
+                f"{self.classes.tolist()}; {name} has {list(other.task_names)} and "
+                f"{other.classes.tolist()}."
             )
-        if found.learnt_values != self.learnt_values:
+        if other.learnt_values != self.learnt_values:
             raise ValueError(
                 f"Training uses the values {list(self.learnt_values.names)} of the "
                 f"tasks {list(self.learnt_values.parents)}; {name} has "
-                f"{list(found.learnt_values.names)} of "
-                f"{list(found.learnt_values.parents)}."
+                f"{list(other.learnt_values.names)} of "
+                f"{list(other.learnt_values.parents)}."
             )
 
     def at(self, rows):
-        values, counts = self.values[rows], self.counts[rows]
-        missing = None if self.missing is None else self.missing[rows]
-        amounts = None if self.amounts is None else self.amounts[rows]
         return replace(
-            self, values=values, missing=missing, counts=counts, amounts=amounts
+            self,
+            values=self.values[rows],
+            missing=None if self.missing is None else self.missing[rows],
+            counts=self.counts[rows],
+            amounts=None if self.amounts is None else self.amounts[rows],
         )
 
     def without(self, left_out):
@@ -355,7 +364,8 @@ class Targets:
 
         `weights` are those of the labels, (n_samples, n_tasks), or None.
         """
-        messages, values = [], self.with_nan()
+        messages = []
+        values = self.with_nan()
         n_broken = self._n_broken(range(len(self.task_names)), self.parents)
         if n_broken:
             effect = "contribute to the loss of each task but not to the pairwise term"
@@ -367,14 +377,14 @@ class Targets:
                 + (self._order_hint(n_broken) or self._parents_hint())
             )
         for k, name in enumerate(self.task_names if constant_tasks else ()):
-            known = values[~np.isnan(values[:, k]), k]
+            labels = values[~np.isnan(values[:, k]), k]
             effect = "the network learns nothing about it"
-            if len(known) == 0:
+            if len(labels) == 0:
                 fault = "has no label in any row"
             elif weights is not None and not weights[:, k].any():
                 fault = "has weight 0 in every row"
-            elif (known == known[0]).all():
-                fault = f"is {int(known[0])} in every row"
+            elif (labels == labels[0]).all():
+                fault = f"is {int(labels[0])} in every row"
                 effect = "the network can only learn this constant"
             else:
                 continue
@@ -386,7 +396,8 @@ class Targets:
     def _n_broken(self, columns, parents):
         """Count the rows with a task but without its parent, a place in `columns`."""
         # One pass per column, since accumulation along short rows is much slower.
-        values, stopped = self.with_nan(), []
+        values = self.with_nan()
+        stopped = []  # by task, the rows in which the funnel has ended
         broken = np.zeros(len(values), dtype=bool)
         for k, parent in zip(columns, parents, strict=True):
             stops = values[:, k] == 0
@@ -404,13 +415,13 @@ class Targets:
         if self.parents != chain or not counts.all():
             return ""
         order = np.argsort(-counts, kind="stable")
-        left = self._n_broken(order, chain)
-        if left > n_broken / 10:
+        n_broken_in_order = self._n_broken(order, chain)
+        if n_broken_in_order > n_broken / 10:
             return ""
         names = [self.task_names[k] for k in order]
         return (
-            f" In the order {names} only {left} rows would: the columns of Y must be "
-            "in the order of the funnel, click first."
+            f" In the order {names} only {n_broken_in_order} rows would: the columns "
+            "of Y must be in the order of the funnel, click first."
         )
 
     def unrelated(self):
@@ -418,7 +429,9 @@ class Targets:
 
         They are those above `MAX_UNRELATED`, by the index of the task.
         """
-        found, values, n_rows = {}, self.with_nan(), self.counts
+        shares = {}
+        values = self.with_nan()
+        n_rows = self.counts
         for k, parent in enumerate(self.parents):
             if parent < 0:
                 continue
@@ -426,8 +439,8 @@ class Targets:
             without = happened & (values[:, parent] == 0)
             share = n_rows[without].sum() / max(n_rows[happened].sum(), 1)
             if share > MAX_UNRELATED:
-                found[k] = share
-        return found
+                shares[k] = share
+        return shares
 
     def _parents_hint(self):
         """Say that tasks may presuppose another one than they are said to, or none."""
@@ -440,27 +453,34 @@ class Targets:
         return f" {shares}: if that is right, set task_parents." if shares else ""
 
     def _selection_messages(self):
-        values, n_rows = self.with_nan(), self.counts
+        values = self.with_nan()
+        n_rows = self.counts
         for k, parent in enumerate(self.parents):
             if parent < 0:
                 continue
-            is_known = ~np.isnan(values[:, k])
-            before, others = values[:, parent] == 1, values[:, parent] == 0
-            n_before, n_others = n_rows[before].sum(), n_rows[others].sum()
-            known = n_rows[before & is_known].sum(), n_rows[others & is_known].sum()
-            if not n_before or not n_others or not any(known):
+            has_label = ~np.isnan(values[:, k])
+            with_parent = values[:, parent] == 1
+            without_parent = values[:, parent] == 0
+            n_with = n_rows[with_parent].sum()
+            n_without = n_rows[without_parent].sum()
+            n_labels_with = n_rows[with_parent & has_label].sum()
+            n_labels_without = n_rows[without_parent & has_label].sum()
+            n_labels = n_labels_with + n_labels_without
+            if not n_with or not n_without or not n_labels:
                 continue
-            share = sum(known) / (n_before + n_others)
-            of_before, of_others = known[0] / n_before, known[1] / n_others
-            error = np.sqrt(share * (1 - share) * (1 / n_before + 1 / n_others))
-            ratio = of_before / share
-            if abs(ratio - 1) > MAX_BIAS and abs(of_before - of_others) > 4 * error:
-                name, previous = self.task_names[k], self.task_names[parent]
+            share = n_labels / (n_with + n_without)
+            share_with = n_labels_with / n_with
+            share_without = n_labels_without / n_without
+            error = np.sqrt(share * (1 - share) * (1 / n_with + 1 / n_without))
+            ratio = share_with / share
+            is_biased = abs(ratio - 1) > MAX_BIAS
+            if is_biased and abs(share_with - share_without) > 4 * error:
                 yield (
-                    f"Task {name!r} has a label in {of_before:.0%} of the rows with "
-                    f"{previous!r} and in {of_others:.0%} of the other rows. In "
-                    "entire task space, its mean probability is then about "
-                    f"{ratio:.2f} times as high as its rate. Set network_params="
+                    f"Task {self.task_names[k]!r} has a label in {share_with:.0%} of "
+                    f"the rows with {self.task_names[parent]!r} and in "
+                    f"{share_without:.0%} of the other rows. In entire task space, its "
+                    f"mean probability is then about {ratio:.2f} times as high as its "
+                    "rate. Set network_params="
                     "{'task_space': 'conditional'}, or remove labels at random."
                 )
 
@@ -476,7 +496,8 @@ def check_targets(
     value_tasks=None,
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
-    amount_columns, value_names = [], ()
+    amount_columns = []
+    value_names = ()
     _amounts.check_value_tasks(value_tasks)
     if value_tasks:
         Y = _frames.collected(Y)
@@ -488,8 +509,14 @@ def check_targets(
     values, classes = binary_labels(labels, columns, classes)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = _tree.read_task_parents(task_parents, names)
-    counts = np.broadcast_to(1, len(values))
-    targets = Targets(values, classes, names, parents, missing, counts)
+    targets = Targets(
+        values=values,
+        classes=classes,
+        task_names=names,
+        parents=parents,
+        missing=missing,
+        counts=np.broadcast_to(1, len(values)),
+    )
     if not value_tasks:
         return targets
     learnt_values = _amounts.find_values(value_tasks, value_names, names)
@@ -503,11 +530,11 @@ def check_targets(
 def check_tasks(settings, Y, expected=None, classes=None, *, may_lack_class=False):
     """Check the labels of a fit; their tasks must be the expected ones."""
     if may_lack_class and expected is not None and expected.classes.ndim == 1:
-        given = expected.classes if classes is None else np.unique(classes)
-        if not np.array_equal(given, expected.classes):
+        passed = expected.classes if classes is None else np.unique(classes)
+        if not np.array_equal(passed, expected.classes):
             raise ValueError(
                 f"classes must be {expected.classes.tolist()}, as in the earlier fit; "
-                f"got {given.tolist()}."
+                f"got {passed.tolist()}."
             )
         classes = expected.classes  # these rows may have only one of them
     targets = check_targets(

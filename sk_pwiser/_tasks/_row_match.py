@@ -13,7 +13,7 @@ from sk_pwiser._utils._warnings import warn_user
 LARGEST_SHIFT = 0.01
 
 
-def check_match(X, n_samples, *, input_name="X", **others):
+def check_match(X, n_samples, *, input_name="X", **values_by_name):
     """Raise if values per row do not match a table in number or in their index.
 
     Rows are matched by position. The same labels in another order are an error. Most
@@ -26,7 +26,7 @@ def check_match(X, n_samples, *, input_name="X", **others):
             f"{n_rows} rows, Y has {n_samples}."
         )
     index = index_of(X)
-    for name, values in others.items():
+    for name, values in values_by_name.items():
         other = index_of(values)
         if index is None or other is None:
             continue
@@ -64,7 +64,8 @@ def _compare_labels(index, other):
     None if the labels do not say that rows are in other places.
     """
     if index.dtype != other.dtype or index.nlevels != other.nlevels:
-        index, other = (one.to_flat_index().astype(object) for one in (index, other))
+        index = index.to_flat_index().astype(object)
+        other = other.to_flat_index().astype(object)
         # Most of these pairs have nothing in common, which one label tells fast.
         first = other[:1]
         if not (first.isna().any() or index.isin(first).any()):
@@ -73,28 +74,28 @@ def _compare_labels(index, other):
         n_common = len(index) - shift
         return (0, n_common) if shift <= LARGEST_SHIFT * len(index) else (None, 0)
     codes, labels = index.append(other).factorize(use_na_sentinel=False)
-    own_codes, other_codes = np.split(codes, 2)
-    differs = own_codes != other_codes
+    index_codes, other_codes = np.split(codes, 2)
+    differs = index_codes != other_codes
     if not differs.any():
         return None, 0
     row = int(differs.argmax())
-    own_counts = np.bincount(own_codes, minlength=len(labels))
+    index_counts = np.bincount(index_codes, minlength=len(labels))
     other_counts = np.bincount(other_codes, minlength=len(labels))
-    if own_counts.all() and other_counts.all():
+    if index_counts.all() and other_counts.all():
         return row, 0
     # Numbers may count the rows of one table and not those of the other, after a
     # filter or a new index, and repeated labels name no row.
-    is_name = not isinstance(labels[0], Number) and own_counts.max() == 1
+    is_name = not isinstance(labels[0], Number) and index_counts.max() == 1
     if not is_name or other_counts.max() > 1:
         return None, 0
-    n_moved = int((differs & (other_counts[own_codes] > 0)).sum())
+    n_moved = int((differs & (other_counts[index_codes] > 0)).sum())
     return (row, n_moved) if 2 * n_moved > len(index) else (None, 0)
 
 
 def _shift_of_ranges(index, other):
     """Return by how many rows two ranges of numbers are shifted, None for others."""
-    steps = {getattr(one, "step", None) for one in (index, other)}
+    steps = {getattr(labels, "step", None) for labels in (index, other)}
     if len(steps) > 1 or None in steps or index.dtype.kind not in "iu":
         return None
-    shift, rest = divmod(abs(index.start - other.start), abs(steps.pop()))
-    return len(index) if rest else shift
+    shift, remainder = divmod(abs(index.start - other.start), abs(steps.pop()))
+    return len(index) if remainder else shift

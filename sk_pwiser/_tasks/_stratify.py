@@ -298,10 +298,10 @@ def funnel_strata(Y, task_parents=CHAIN, input_name="Y", hint=""):
     reached = []
     names = columns or [f"task_{k}" for k in range(labels.shape[1])]
     for k, parent in enumerate(read_task_parents(task_parents, names)):
-        before = reached[parent] if parent >= 0 else np.ones(len(labels), dtype=bool)
+        eligible = np.ones(len(labels), dtype=bool) if parent < 0 else reached[parent]
         if missing is not None and k:
-            is_unknown |= before & missing[:, k]
-        reached.append(before & (labels[:, k] == 1))
+            is_unknown |= eligible & missing[:, k]
+        reached.append(eligible & (labels[:, k] == 1))
         depth[reached[k]] = k + 1
         # A later task without this parent was reached, whatever happened before.
         is_unknown &= ~reached[k]

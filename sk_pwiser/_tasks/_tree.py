@@ -32,14 +32,15 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     for task, parent in (task_parents or {}).items():
         if parent is None or parent == -1:
             continue
-        k, of = (place_of("task_parents", each, task_names) for each in (task, parent))
-        if of >= k:
+        k = place_of("task_parents", task, task_names)
+        k_parent = place_of("task_parents", parent, task_names)
+        if k_parent >= k:
             raise ValueError(
-                f"task_parents has {task_names[of]!r} as the parent of "
+                f"task_parents has {task_names[k_parent]!r} as the parent of "
                 f"{task_names[k]!r}; a parent must stand before its task in "
                 f"{list(task_names)}, the order of the columns of Y."
             )
-        parents[k] = of
+        parents[k] = k_parent
     return tuple(parents)
 
 

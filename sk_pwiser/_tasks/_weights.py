@@ -61,10 +61,10 @@ def combine_weights(targets, sample_weight, *, is_part=False):
         if weights.ndim == 2:
             targets = targets.without(weights == 0)
     if targets.missing is not None:
-        known = (~targets.missing).astype(np.float64)
+        label_weights = (~targets.missing).astype(np.float64)
         if weights is not None:
-            known *= weights.reshape(len(weights), -1)
-        weights = known
+            label_weights *= weights.reshape(len(weights), -1)
+        weights = label_weights
     if weights is not None and not is_part and not weights.any():
         raise ValueError("sample_weight must not be zero for every known label.")
     return targets, weights
@@ -92,8 +92,8 @@ class WeightScale:
     """
 
     n_tasks: int
-    given: float | None = None  # mean of earlier rows, by which to divide instead
-    given_are_counts: bool = False  # whether the weights of earlier rows were counts
+    earlier_mean: float | None = None  # of earlier rows, by which to divide instead
+    earlier_are_counts: bool = False  # whether the weights of earlier rows were counts
     is_whole: bool = True  # whether all weights are whole numbers
     per_task: bool = False
     has_zero: bool = False
@@ -101,7 +101,7 @@ class WeightScale:
     largest: float = 0.0
     n_positive: int = 0  # number of the weights above 0, and their sum
     total: float = 0.0
-    own_mean: float | None = None  # of the weights above 0 that were added
+    added_mean: float | None = None  # of the weights above 0 that were added
 
     def add(self, weights):
         weights = _as_rows(weights)
@@ -118,23 +118,23 @@ class WeightScale:
             self.n_positive += len(positive) * n_columns
             self.smallest = min(self.smallest, positive.min())
             self.largest = max(self.largest, positive.max())
-            self.own_mean = self.total / self.n_positive
-        self.mean = self.own_mean if self.given is None else self.given
+            self.added_mean = self.total / self.n_positive
+        self.mean = self.added_mean if self.earlier_mean is None else self.earlier_mean
         # Whether weights are scaled to 0 and 1, and whether all of them are 1.
         is_equal = self.smallest >= self.largest
-        self.is_binary = is_equal and self.given in (None, self.largest)
+        self.is_binary = is_equal and self.earlier_mean in (None, self.largest)
         self.is_even = self.is_binary and not self.has_zero
 
     @property
     def are_counts(self):
         """Whether the weights look like numbers of rows; equal ones say nothing."""
         # Earlier rows without weights, whose scale is 1, stand for themselves.
-        if self.given not in (None, 1.0):
-            return self.given_are_counts
-        if self.own_mean is None or self.is_binary:
+        if self.earlier_mean not in (None, 1.0):
+            return self.earlier_are_counts
+        if self.added_mean is None or self.is_binary:
             return False
         is_usual = (
-            self.own_mean >= SMALLEST_MEAN_COUNT and self.total <= LARGEST_TOTAL_COUNT
+            self.added_mean >= SMALLEST_MEAN_COUNT and self.total <= LARGEST_TOTAL_COUNT
         )
         return self.is_whole and is_usual
 
@@ -173,24 +173,28 @@ def base_rates(y, weights=None, parents=None):
     Half a row is added to the ones and to the zeros, both of all rows and of the rows
     where the parent happened. By default the tasks are a funnel.
     """
-    total, ones = float(len(y)), None
+    total = float(len(y))
     if weights is None:
-        ones = y.sum(axis=0, dtype=np.float64)
+        n_events = y.sum(axis=0, dtype=np.float64)
     elif weights.ndim == 1:
-        total, ones = weights.sum(dtype=np.float64), weights.astype(float) @ y
+        total = weights.sum(dtype=np.float64)
+        n_events = weights.astype(float) @ y
     rates = []
     for k, parent in enumerate(parents or chain_parents(y.shape[1])):
-        if ones is not None:
-            own, before = ones[k], ones[parent] if parent >= 0 else total
+        if weights is None or weights.ndim == 1:
+            n_happened = n_events[k]
+            n_eligible = n_events[parent] if parent >= 0 else total
         else:
             w = weights[:, k].astype(np.float64)
             if parent > 0:  # the label of the first task is always known
                 w *= weights[:, parent] > 0
-            own, total = w @ y[:, k], w.sum()
-            before = w @ y[:, parent] if parent >= 0 else total
-        rate = rates[parent] if parent >= 0 else 1.0
-        # If labels break the funnel, a later task may have more ones.
-        if own > before:
-            before, rate = total, 1.0
-        rates.append(rate * (own + 0.5) / (before + 1.0))
+            n_happened = w @ y[:, k]
+            total = w.sum()
+            n_eligible = w @ y[:, parent] if parent >= 0 else total
+        parent_rate = rates[parent] if parent >= 0 else 1.0
+        # If labels break the funnel, a later task may have more events.
+        if n_happened > n_eligible:
+            n_eligible = total
+            parent_rate = 1.0
+        rates.append(parent_rate * (n_happened + 0.5) / (n_eligible + 1.0))
     return np.array(rates)

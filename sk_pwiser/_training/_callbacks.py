@@ -115,12 +115,13 @@ def begin_schedule(net: Any, callback: LRScheduler) -> None:
     """Create the schedule of a callback, at its position if it has one."""
     # With the history, skorch would begin at the number of its epochs.
     optimizer = net.optimizer_
-    before = group_arguments(optimizer)
+    current_arguments = group_arguments(optimizer)
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
     for positioned, state in net.schedules_:
         if positioned is callback:
             callback.lr_scheduler_.load_state_dict(deepcopy(state))
-            for group, arguments in zip(optimizer.param_groups, before, strict=True):
+            pairs = zip(optimizer.param_groups, current_arguments, strict=True)
+            for group, arguments in pairs:
                 group.update(arguments)
 
 

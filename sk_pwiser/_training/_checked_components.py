@@ -122,8 +122,10 @@ def check_exposure(
                 f"{name} in encoding_params needs exposure_features, which is "
                 f"{settings.exposure_features!r}."
             )
-    of_events = any(task is not None for task in (settings.value_tasks or {}).values())
-    if references and of_events and values_are_per_impression(settings):
+    arise_under_events = any(
+        task is not None for task in (settings.value_tasks or {}).values()
+    )
+    if references and arise_under_events and values_are_per_impression(settings):
         raise ValueError(
             f"value_loss={settings.value_loss!r} learns means per impression, which "
             "depend on how a row was shown; with exposure_features, use 'gamma' or "

@@ -124,8 +124,8 @@ def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
     warn_user(f"{message} {ADVICE.format(lr=net.settings.lr)}", ConvergenceWarning)
 
 
-def diverged(net: "MultiTaskNet", what: str) -> ValueError:
+def diverged(net: "MultiTaskNet", symptom: str) -> ValueError:
     """Return the error of a divergence in the last epoch."""
     epoch = net.history[-1, "epoch"]
     hint = ADVICE.format(lr=net.settings.lr)
-    return ValueError(f"Training diverged in epoch {epoch}: {what}. {hint}")
+    return ValueError(f"Training diverged in epoch {epoch}: {symptom}. {hint}")

@@ -105,7 +105,7 @@ def _overrides(callback: Callback, *methods: str) -> bool:
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Let an optimiser count its steps on the device in a `with` block."""
     groups = [g for g in optimizer.param_groups if "capturable" in g]
-    before = [group["capturable"] for group in groups]
+    usual_values = [group["capturable"] for group in groups]
     for group in groups:
         group["capturable"] = True
         for state in _counted(optimizer, group):
@@ -113,7 +113,7 @@ def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     try:
         yield
     finally:
-        for group, value in zip(groups, before, strict=True):
+        for group, value in zip(groups, usual_values, strict=True):
             group["capturable"] = value
             if not (value or group.get("fused")):
                 for state in _counted(optimizer, group):
@@ -174,7 +174,8 @@ class _GraphedSteps:
         key = self._key(batch)
         recorded = self.graphs.get(key)
         if recorded is None:
-            n_seen = self.n_seen[key] = self.n_seen.get(key, 0) + 1
+            n_seen = self.n_seen.get(key, 0) + 1
+            self.n_seen[key] = n_seen
             if len(self.n_seen) > MAX_GRAPHS:
                 self._give_up(
                     f"more than {MAX_GRAPHS} sizes of batches, or arguments of the "
@@ -249,12 +250,12 @@ class _GraphedSteps:
 
     def _changes(self) -> list[str]:
         """Name the attributes that have changed, and keep the new ones."""
-        before = self.attributes
+        earlier_attributes = self.attributes
         self.attributes = self._attributes()
         return [
             f"{key[-1]}, which changes in each step"
             for key, value in self.attributes.items()
-            if before.get(key, value) != value
+            if earlier_attributes.get(key, value) != value
         ]
 
     def _attributes(self) -> dict[tuple[str, ...], Any]:

@@ -35,9 +35,9 @@ def grow_schema(
     have the codes, and so the rows of tables, of values that so many updates have not
     had.
     """
-    before = schema.encoder
-    encoder, origins, vectors = grow_encoder(before, X, forget_after)
-    has_grown = _table_sizes(encoder) != _table_sizes(before)
+    earlier_encoder = schema.encoder
+    encoder, origins, vectors = grow_encoder(earlier_encoder, X, forget_after)
+    has_grown = _table_sizes(encoder) != _table_sizes(earlier_encoder)
     if forget_after is None and not has_grown:
         return schema, None
     if not has_grown and _are_unchanged([*origins, *vectors]):
@@ -52,17 +52,17 @@ def grow_schema(
         # A value that was rare has a code, but no embedding.
         np.where(origin[:n_new] < n_old, origin[:n_new], -1)
         for origin, n_old, n_new in zip(
-            origins, before.cardinalities_, encoder.cardinalities_, strict=True
+            origins, earlier_encoder.cardinalities_, encoder.cardinalities_, strict=True
         )
     ]
     reused_sizes = [
         n_old
-        for row, n_old in zip(rows, before.cardinalities_, strict=True)
+        for row, n_old in zip(rows, earlier_encoder.cardinalities_, strict=True)
         if (row[:n_old] < 0).any()
     ]
-    n_bag_vectors = [column.n_vectors for column in before.bag_columns_]
+    n_bag_vectors = [column.n_vectors for column in earlier_encoder.bag_columns_]
     growth = Growth(
-        columns=_in_one_table(rows, before.cardinalities_),
+        columns=_in_one_table(rows, earlier_encoder.cardinalities_),
         bags=_in_one_table(vectors, n_bag_vectors),
         reused_sizes=frozenset(reused_sizes),
     )
@@ -85,13 +85,13 @@ def add_vectors_to_schema(schema: Schema, tables: Mapping[Any, Any]) -> Schema:
     return replace(schema, encoder=encoder, statistics=statistics)
 
 
-def changed_vectors(settings: Settings, earlier: Settings) -> dict[Any, Any]:
+def changed_vectors(settings: Settings, earlier_settings: Settings) -> dict[Any, Any]:
     """Return the tables of vectors that an earlier fit did not have, by column."""
-    before = earlier.encoding_params["vectors"] or {}
+    earlier_tables = earlier_settings.encoding_params["vectors"] or {}
     return {
         name: table
         for name, table in (settings.encoding_params["vectors"] or {}).items()
-        if not table.is_in_file and table != before.get(name)
+        if not table.is_in_file and table != earlier_tables.get(name)
     }
 
 
@@ -105,7 +105,7 @@ def _in_one_table(
     origins: Sequence[np.ndarray], sizes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Join rows of parts of a table, which had these sizes; -1 marks new rows."""
-    parts = zip(origins, np.cumsum([0, *sizes])[:-1], strict=True)
-    rows = [first + np.where(origin < 0, UNSEEN, origin) for origin, first in parts]
+    pairs = zip(origins, np.cumsum([0, *sizes])[:-1], strict=True)
+    rows = [first + np.where(origin < 0, UNSEEN, origin) for origin, first in pairs]
     is_new = [np.zeros(0, dtype=bool), *(origin < 0 for origin in origins)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *rows]), np.concatenate(is_new)

@@ -211,9 +211,9 @@ class LevelRecord:
         levels = self._log_odds(events, exposures, given_parents)
         n_events = events.cumsum(axis=0)
         n_exposures = exposures.cumsum(axis=0)
-        before = self._log_odds(n_events, n_exposures, given_parents)[:-2]
-        moves = levels[1:-1] - before
-        later_moves = levels[2:] - before
+        earlier_levels = self._log_odds(n_events, n_exposures, given_parents)[:-2]
+        moves = levels[1:-1] - earlier_levels
+        later_moves = levels[2:] - earlier_levels
         squared_offset = OWN_MOVES * offset**2
         lasted = squared_offset + (moves * later_moves).sum(axis=0)
         squared_moves = squared_offset + (moves**2).sum(axis=0)

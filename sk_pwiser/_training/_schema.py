@@ -276,9 +276,9 @@ class Schema:
         """Return the vectors of values, of the category columns that have some."""
         specs = []
         for index, column in enumerate(self.encoder.code_columns_):
-            of_values = column.value_vectors
-            if of_values is not None:
-                vectors, rows = map(torch.from_numpy, of_values)
+            value_vectors = column.value_vectors
+            if value_vectors is not None:
+                vectors, rows = map(torch.from_numpy, value_vectors)
                 specs.append(VectorSpec(index, vectors, rows))
         return specs
 
@@ -376,14 +376,18 @@ def unfitted_statistics(
     """
     chosen = settings.target_encoding
     params = settings.encoding_params
-    before = None if earlier_schema is None else earlier_schema.statistics
-    expected: list[Any] = [] if before is None else before.column_names(encoder)
+    earlier_statistics = None if earlier_schema is None else earlier_schema.statistics
+    expected: list[Any] = (
+        [] if earlier_statistics is None else earlier_statistics.column_names(encoder)
+    )
     # A stream cannot choose the size of its first part.
     n_samples = None if in_stream or earlier_schema is not None else shape[0]
     selection = statistics_selection(settings)
     if earlier_schema is not None and earlier_schema.selection == selection:
         # Columns whose vocabulary has grown since then might be selected as well.
-        n_categories = 0 if before is None else len(before.columns)
+        n_categories = (
+            0 if earlier_statistics is None else len(earlier_statistics.columns)
+        )
         chosen = expected[:n_categories]
         params = {**params, "list_target_encoding": expected[n_categories:]}
     statistics: TargetStatistics | None = make_target_statistics(
@@ -392,8 +396,8 @@ def unfitted_statistics(
     if statistics is not None:
         # Amounts have no parents to be shrunk to.
         n_values = 0 if statistics.parents else len(settings.value_tasks or ())
-        if before is not None:
-            n_values = before.n_values
+        if earlier_statistics is not None:
+            n_values = earlier_statistics.n_values
         if n_values:
             statistics.n_values = n_values
         statistics.n_tasks_ = shape[1] + n_values

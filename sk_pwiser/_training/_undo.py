@@ -66,7 +66,8 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
                 tensor.copy_(value)
         for module, module_buffers in buffers:
             module._buffers.update(module_buffers)
-        net.criterion = net.criterion_ = criterion
+        net.criterion = criterion
+        net.criterion_ = criterion
         pairs = zip(net.optimizer_.param_groups, arguments, strict=True)
         for group, group_values in pairs:
             group.update(group_values)

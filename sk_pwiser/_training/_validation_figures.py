@@ -112,7 +112,8 @@ class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, probabilities: np.ndarray, task_parents: Mapping[str, str | None]
     ) -> None:
         self.probabilities = probabilities
-        self.task_parents = self.task_parents_ = dict(task_parents)
+        self.task_parents = dict(task_parents)
+        self.task_parents_ = self.task_parents
         self.task_names_ = list(task_parents)
         self.classes_ = np.array([0, 1])
         if len(task_parents) > 1:

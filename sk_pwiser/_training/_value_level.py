@@ -3,57 +3,124 @@
 The likelihood of a distribution of amounts sets no exact total, least of all where the
 tail is heavy. After training, the predictions of each value are multiplied by a factor
 that makes their total that of the rows.
+
+Updates have few amounts, and with a heavy tail the largest of them decide on the ratio
+of totals. The mean of the logarithms of amounts over predictions scatters far less, but
+differs from the logarithm of this ratio by a gap that the tail decides on. The gap is a
+mean over all rows so far, and a move of the level is measured by both, weighted by
+their inverse variances.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
 from sk_pwiser._tasks._amounts import LEVEL_AMOUNTS
+from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils._integers import ceil_div
+from sk_pwiser.losses._value_losses import SMALLEST_AMOUNT
 
 # Rows with an amount by which the level is set: the relative error of a total is then
 # far below one percent, also with heavy tails.
 MOST_ROWS = 200_000
+# Earlier amounts count as these at most in the gap, since tails change.
+MOST_GAP_AMOUNTS = 10_000.0
+# Standard deviation by which the gap of an update differs from that of earlier rows
+# beside the scatter of its amounts. With many amounts, totals alone set the level.
+GAP_DEVIATION = 0.05
 
 
-class Totals(NamedTuple):
-    """Sums over rows, each of shape `(n_values,)`, float64."""
+@dataclass(frozen=True, kw_only=True)
+class AmountSums:
+    """Weighted sums over the rows with an amount, each `(n_values,)`, float64."""
 
+    n_amounts: Tensor
+    weights: Tensor
     observed: Tensor
     predicted: Tensor
-    n_amounts: Tensor
+    observed_squares: Tensor
+    predicted_squares: Tensor
+    products: Tensor
+    # Logarithms of observed over predicted amounts.
+    logs: Tensor
+    log_squares: Tensor
+
+    @property
+    def has_totals(self) -> Tensor:
+        """Return whether the totals of a value can be compared."""
+        return (self.observed > 0) & (self.predicted > 0)
 
     def log_ratio(self) -> Tensor:
         """Return the logarithm of observed over predicted, 0 without an amount."""
-        has_any = (self.observed > 0) & (self.predicted > 0)
-        ratio = torch.where(has_any, self.observed / self.predicted, 1.0)
+        ratio = torch.where(self.has_totals, self.observed / self.predicted, 1.0)
         return torch.log(torch.nan_to_num(ratio, nan=1.0))
 
+    def log_gap(self) -> Tensor:
+        """Return the mean logarithm less the logarithm of the ratio of the totals."""
+        return self.logs / self.weights - self.log_ratio()
 
-def add_totals(net: Any, rows: TrainingRows) -> Totals:
+    def variance_of_log_ratio(self) -> Tensor:
+        """Return the squared standard error of `log_ratio`."""
+        ratio = self.log_ratio().exp()
+        squares = (
+            self.observed_squares
+            - 2 * ratio * self.products
+            + ratio.square() * self.predicted_squares
+        )
+        relative_squares = squares * self.weights / self.observed.square()
+        return relative_squares.clamp(min=0) / self.n_amounts
+
+    def variance_of_mean_log(self) -> Tensor:
+        """Return the squared standard error of the mean logarithm."""
+        mean = self.logs / self.weights
+        variance = self.log_squares / self.weights - mean.square()
+        return variance.clamp(min=0) / self.n_amounts
+
+
+def sum_amounts(net: Any, rows: TrainingRows) -> AmountSums:
     """Add up observed and predicted amounts of the rows that have one."""
     terms = net.criterion_.value_terms
-    zero = torch.zeros(len(terms.names), dtype=torch.float64)
-    observed = zero.clone()
-    predicted = zero.clone()
-    n_amounts = zero.clone()
+    names = [field.name for field in fields(AmountSums)]
+    sums = torch.zeros(len(names), len(terms.names), dtype=torch.float64)
     for part in _with_amounts(rows, terms):
         _, scores = net.predict_heads(part)
         amounts, weights = terms.targets(
             part.column("y"), part.column("sample_weight"), part.column("amounts")
         )
+        scores = scores.double()
         amounts = amounts.cpu().double()
         weights = weights.cpu().double()
-        observed += (amounts * weights).sum(dim=0)
-        predicted += (scores.double().exp() * weights).sum(dim=0)
-        n_amounts += (weights > 0).sum(dim=0)
-    sums = torch.stack([observed, predicted, n_amounts])
-    return Totals(*net.sum_over_workers(rows, sums))
+        sums_of_part = _sum_rows(amounts, scores, weights)
+        sums += torch.stack([sums_of_part[name] for name in names])
+    sums = net.sum_over_workers(rows, sums)
+    return AmountSums(**dict(zip(names, sums, strict=True)))
+
+
+def _sum_rows(amounts: Tensor, scores: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """Return the fields of `AmountSums` for some rows."""
+    predicted = scores.exp()
+    logs = amounts.clamp(min=SMALLEST_AMOUNT).log() - scores
+    summands = {
+        "observed": amounts,
+        "predicted": predicted,
+        "observed_squares": amounts.square(),
+        "predicted_squares": predicted.square(),
+        "products": amounts * predicted,
+        "logs": logs,
+        "log_squares": logs.square(),
+    }
+    weighted_sums = {
+        name: (terms * weights).sum(dim=0) for name, terms in summands.items()
+    }
+    return {
+        "n_amounts": (weights > 0).sum(dim=0),
+        "weights": weights.sum(dim=0),
+        **weighted_sums,
+    }
 
 
 def _with_amounts(rows: TrainingRows, terms: Any) -> Iterator[Impressions]:
@@ -79,10 +146,10 @@ def set_level(
 
     The `late_rows` move the level as far as their amounts tell.
     """
-    totals = add_totals(net, train)
-    net.module_.shift_values(totals.log_ratio())
-    n_amounts = net.criterion_.value_terms.n_amounts
-    n_amounts.add_(totals.n_amounts.to(n_amounts))
+    sums = sum_amounts(net, train)
+    terms = net.criterion_.value_terms
+    net.module_.shift_values(sums.log_ratio())
+    _count_amounts(terms, sums, sums.log_gap())
     if late_rows is not None:
         follow_rows(net, late_rows)
 
@@ -93,9 +160,38 @@ def follow_rows(net: Any, rows: TrainingRows) -> None:
     Earlier amounts count as `LEVEL_AMOUNTS` at most; without any, the rows alone set
     the level.
     """
-    n_earlier = net.criterion_.value_terms.n_amounts
-    totals = add_totals(net, rows)
-    prior = n_earlier.cpu().double().clamp(max=LEVEL_AMOUNTS)
-    trust = totals.n_amounts / (totals.n_amounts + prior).clamp(min=1.0)
-    net.module_.shift_values(trust * totals.log_ratio())
-    n_earlier.add_(totals.n_amounts.to(n_earlier))
+    terms = net.criterion_.value_terms
+    sums = sum_amounts(net, rows)
+    n_earlier = terms.n_amounts.cpu().double()
+    log_gap = _pooled_gap(terms, sums)
+    variance_of_totals = sums.variance_of_log_ratio()
+    variance_of_logs = sums.variance_of_mean_log() + GAP_DEVIATION**2
+    share_of_logs = variance_of_totals / (variance_of_totals + variance_of_logs)
+    if terms.loss.reads_all_rows:
+        # Amounts of 0 have no logarithm.
+        share_of_logs = torch.zeros_like(share_of_logs)
+    # The mean logarithm less the pooled gap is the level as the logarithms tell it.
+    difference_of_logs = torch.nan_to_num(sums.log_gap() - log_gap)
+    move = sums.log_ratio() + share_of_logs.nan_to_num() * difference_of_logs
+    prior = n_earlier.clamp(max=LEVEL_AMOUNTS)
+    trust = sums.n_amounts / (sums.n_amounts + prior).clamp(min=1.0)
+    net.module_.shift_values(trust * move)
+    _count_amounts(terms, sums, log_gap)
+
+
+def _pooled_gap(terms: ValueTerms, sums: AmountSums) -> Tensor:
+    """Return the gaps over the rows so far and these ones."""
+    earlier_gap = terms.log_gaps.cpu().double()
+    n_earlier = terms.n_amounts.cpu().double().clamp(max=MOST_GAP_AMOUNTS)
+    gap = sums.log_gap()
+    n_all = n_earlier + sums.n_amounts
+    pooled = (n_earlier * earlier_gap + sums.n_amounts * gap) / n_all
+    return torch.where(earlier_gap.isnan(), gap, pooled)
+
+
+def _count_amounts(terms: ValueTerms, sums: AmountSums, log_gap: Tensor) -> None:
+    """Count the amounts of rows; their gap is that over all rows so far."""
+    terms.n_amounts.add_(sums.n_amounts.to(terms.n_amounts))
+    gap = log_gap.to(terms.log_gaps)
+    has_totals = sums.has_totals.to(terms.log_gaps.device)
+    terms.log_gaps.copy_(torch.where(has_totals, gap, terms.log_gaps))

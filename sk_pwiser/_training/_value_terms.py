@@ -1,6 +1,7 @@
 """The losses of the values of a batch, beside those of the events."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ class ValueTerms(nn.Module):
     ----------
     n_amounts : Tensor of shape (n_values,)
         Numbers of amounts of all rows so far.
+    log_gaps : Tensor of shape (n_values,)
+        Mean logarithm of amounts over predictions, less the logarithm of the ratio of
+        their totals, over all rows so far; NaN without any.
     """
 
     def __init__(
@@ -44,9 +48,19 @@ class ValueTerms(nn.Module):
         self.sampling_rate = sampling_rate
         # Of all rows so far, by which the level of a value is trusted.
         self.n_amounts = nn.Buffer(torch.zeros(len(self.names)))
+        self.log_gaps = nn.Buffer(torch.full((len(self.names),), torch.nan))
         # On the device, and changed in place, as graphs require.
         self._totals = nn.Buffer(torch.zeros(len(self.names)), persistent=False)
         self._n_rows = nn.Buffer(torch.zeros(()), persistent=False)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        # Files of early development versions have no gaps.
+        state_dict.setdefault(
+            f"{prefix}log_gaps", torch.full_like(self.log_gaps, torch.nan)
+        )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
         self,

@@ -104,11 +104,11 @@ class WeightAverage:
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the weights of the last step."""
         assert self.is_in_module  # which has the averages themselves
-        parts = [
+        group_states = [
             {"weights": list(group.averages), "n_pending": group.n_pending}
             for group in self.groups
         ]
-        return {"n_steps": self.n_steps, "parts": parts}
+        return {"n_steps": self.n_steps, "parts": group_states}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -61,9 +61,9 @@ def load_ali_ccp(
     """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
 
     Each row is an impression in the shop Taobao, the tasks are the click and the
-    conversion, a purchase. Training and test rows are split by time. The files are the
-    publisher's or a processed form that many publications use, which is read if the
-    folder contains both.
+    conversion, a purchase. Training and test rows are split by time. As
+    :func:`load_aliexpress` does, this function reads the publisher's files, or the
+    processed form that many publications use.
 
     Parameters
     ----------
@@ -317,12 +317,12 @@ def _union(
     common: Features, row_features: Features, multi_valued: Set[str], place: str
 ) -> Features:
     """Return the common features of a row and those of the row alone."""
-    both = common | row_features
+    features = common | row_features
     for name in sorted(common.keys() & row_features.keys()):
         if name not in multi_valued:
             raise ValueError(
                 f"{place}: feature_list contains the field {name!r}, which is also "
                 f"among the common features of the row. {_ADVICE}"
             )
-        both[name] = np.concatenate([common[name], row_features[name]])
-    return both
+        features[name] = np.concatenate([common[name], row_features[name]])
+    return features

@@ -283,8 +283,8 @@ def _probabilities(
     if not click_noise:
         return interest, np.zeros(n_samples), propensity
     # An accident can only happen without a genuine click.
-    rest = 1 - interest
-    accident = rest * _solve(accident_score, rest, n_clicks * click_noise)
+    no_interest = 1 - interest
+    accident = no_interest * _solve(accident_score, no_interest, n_clicks * click_noise)
     return interest, accident, propensity
 
 

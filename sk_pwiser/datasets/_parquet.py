@@ -455,7 +455,8 @@ class ParquetImpressions:
         self.sample_weight: Any = sample_weight
         self._weight_columns: list[Any] = []
         if isinstance(sample_weight, list | tuple):
-            self.sample_weight = self._weight_columns = list(sample_weight)
+            self._weight_columns = list(sample_weight)
+            self.sample_weight = self._weight_columns
         elif sample_weight is not None:
             self._weight_columns = [sample_weight]
         self.groups = groups
@@ -467,8 +468,9 @@ class ParquetImpressions:
             raise ValueError(f"cache_dir={str(cache_dir)!r} is not a folder.")
         self.cache_dir = cache_dir
         check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
-        if both := [name for name in self.targets if name in self.features]:
-            raise ValueError(f"features and targets both contain {both}.")
+        shared_names = [name for name in self.targets if name in self.features]
+        if shared_names:
+            raise ValueError(f"features and targets both contain {shared_names}.")
         if groups is not None and not isinstance(groups, str):
             raise TypeError(f"groups must be the name of a column; got {groups!r}")
         if not all(isinstance(name, str) for name in self._weight_columns):

@@ -36,7 +36,12 @@ from sk_pwiser._utils import _checks, _extras, _random
 from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser.distributed import _workers
 
-JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
+# Names of the files by which the calling process and the workers exchange the job, the
+# pieces of the trained network, and errors.
+JOB = "job.pickle"
+RESULT = "result.pickle"
+ERRORS = "error-*.pickle"
+
 # Enough for about equal shares.
 FILES_PER_PROCESS = 8
 
@@ -92,7 +97,8 @@ def prepare_job(
     plan = _fit.check(settings, source, eval_set)
     columns = _fit.NewColumns(settings, estimator_name)
     data = _fit.encode(plan, source, columns)
-    train, valid = data.train, data.valid
+    train = data.train
+    valid = data.valid
     assert isinstance(train, StreamedImpressions)
     if isinstance(valid, Impressions):
         store = StoredRows(folder / "eval", max(train.store.sizes))
@@ -115,7 +121,8 @@ def _check_divisible(
     plan: _fit.FitPlan, data: EncodedData, rows: StreamedImpressions
 ) -> None:
     net = _fit.build(plan, data)
-    network, weighting = net.module_, net.criterion_.weighting
+    network = net.module_
+    weighting = net.criterion_.weighting
     if weighting.needs_task_gradients and not hasattr(weighting, "join_gradients"):
         raise ValueError(
             f"weighting={plan.settings.weighting!r} reads gradients, but is not a "
@@ -240,26 +247,28 @@ def _check_address(address, timeout):
 def check_resources(workers, timeout):
     """Raise if the cluster lacks the resources, or if they are not free in time."""
     ray = import_ray()
-    each, number = workers["resources_per_worker"], workers["num_workers"]
-    has = ray.cluster_resources()
-    for name, value in each.items():
-        if number * value > has.get(name, 0):
+    per_worker = workers["resources_per_worker"]
+    n_workers = workers["num_workers"]
+    available = ray.cluster_resources()
+    for name, value in per_worker.items():
+        if n_workers * value > available.get(name, 0):
             raise ValueError(
-                f"num_workers={number} needs {number * value:g} {name}; the cluster "
-                f"has {has.get(name, 0):g}. Use fewer workers or another "
+                f"num_workers={n_workers} needs {n_workers * value:g} {name}; the "
+                f"cluster has {available.get(name, 0):g}. Use fewer workers or another "
                 "resources_per_worker, or add machines."
             )
     from ray.util.placement_group import placement_group, remove_placement_group
 
     # A reservation for a moment: Ray Train itself would wait for resources for ever.
-    group = placement_group([dict(each) for _ in range(number)])
+    group = placement_group([dict(per_worker) for _ in range(n_workers)])
     is_free = group.wait(timeout)
     remove_placement_group(group)
     if not is_free:
         raise TimeoutError(
-            f"The resources of num_workers={number}, {each} each, were not free within "
-            f"{timeout:g} s: the cluster is in use, or no machine has as much for a "
-            "worker. Wait for it, raise timeout, or change resources_per_worker."
+            f"The resources of num_workers={n_workers}, {per_worker} each, were not "
+            f"free within {timeout:g} s: the cluster is in use, or no machine has as "
+            "much for a worker. Wait for it, raise timeout, or change "
+            "resources_per_worker."
         )
 
 
@@ -294,8 +303,8 @@ def run(folder, workers, storage, max_failures):
             raise RuntimeError(
                 f"Training failed after max_failures={max_failures}: {failure}"
             ) from failure
-        with result.checkpoint.as_directory() as kept:
-            return pickle.loads((Path(kept) / RESULT).read_bytes())
+        with result.checkpoint.as_directory() as checkpoint_folder:
+            return pickle.loads((Path(checkpoint_folder) / RESULT).read_bytes())
     finally:
         shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
 
@@ -360,9 +369,10 @@ def _train(folder):
     workers = _workers.Workers(get_device())
     rank = workers.rank
     # After a restart, Ray has the last checkpoint that was reported.
-    saved, kept = None, train.get_checkpoint()
-    if kept is not None:
-        with kept.as_directory() as name:
+    saved = None
+    reported = train.get_checkpoint()
+    if reported is not None:
+        with reported.as_directory() as name:
             if (Path(name) / RESULT).exists():  # lost after the end of training
                 return
             saved = _checkpoints.find_checkpoint(Path(name))
@@ -466,7 +476,14 @@ def fit(
     The example `examples/cluster/ray_fit.py` runs on one machine.
     """
     import_ray()
-    settings = _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout)
+    settings = _check(
+        estimator,
+        dataset,
+        num_workers=num_workers,
+        use_gpu=use_gpu,
+        max_failures=max_failures,
+        timeout=timeout,
+    )
     storage = Path(storage_path).absolute()
     storage.mkdir(parents=True, exist_ok=True)
     folder = Path(dataset.cache_dir or storage).absolute()
@@ -501,7 +518,7 @@ def fit(
     return estimator._set_result(replace(result, settings=settings))
 
 
-def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
+def _check(estimator, dataset, *, num_workers, use_gpu, max_failures, timeout):
     """Return the estimator's settings; raise if they cannot be distributed."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(

@@ -45,14 +45,14 @@ def exchange(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         raise LostWorkerError(str(error)) from error
 
 
-def gather_rows(own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+def gather_rows(local_rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """Return the rows of all processes, by rank; `sizes` has their numbers."""
     # all_gather takes tensors of one shape.
-    padded = own.new_zeros(max(sizes), *own.shape[1:])
-    padded[: len(own)] = own
-    found = [torch.empty_like(padded) for _ in sizes]
-    exchange(dist.all_gather, found, padded)
-    return [part[:n] for part, n in zip(found, sizes, strict=True)]
+    padded = local_rows.new_zeros(max(sizes), *local_rows.shape[1:])
+    padded[: len(local_rows)] = local_rows
+    gathered = [torch.empty_like(padded) for _ in sizes]
+    exchange(dist.all_gather, gathered, padded)
+    return [rows[:size] for rows, size in zip(gathered, sizes, strict=True)]
 
 
 class Workers:
@@ -60,7 +60,8 @@ class Workers:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
         # A separate group, on the CPU, sends the numbers that the host reads: the host
         # need not wait for the GPU's queue.
         self._control = dist.new_group(backend="gloo")
@@ -71,10 +72,10 @@ class Workers:
 
     def gather_numbers(self, *numbers: int) -> list[list[int]]:
         """Return the integers of every process, by rank."""
-        own = torch.tensor(numbers)
-        found = [torch.empty_like(own) for _ in range(self.size)]
-        exchange(dist.all_gather, found, own, group=self._control)
-        return [each.tolist() for each in found]
+        local_numbers = torch.tensor(numbers)
+        gathered = [torch.empty_like(local_numbers) for _ in range(self.size)]
+        exchange(dist.all_gather, gathered, local_numbers, group=self._control)
+        return [numbers_of_rank.tolist() for numbers_of_rank in gathered]
 
     def of_first(self, number: float) -> float:
         """Return the number of the process of rank 0."""
@@ -84,10 +85,10 @@ class Workers:
 
     def sum_numbers(self, numbers: Tensor) -> Tensor:
         """Return the sums over the processes of numbers that the host has."""
-        found = [torch.empty_like(numbers) for _ in range(self.size)]
-        exchange(dist.all_gather, found, numbers, group=self._control)
+        gathered = [torch.empty_like(numbers) for _ in range(self.size)]
+        exchange(dist.all_gather, gathered, numbers, group=self._control)
         # In the order of the ranks: equal sums in all processes.
-        return torch.stack(found).sum(dim=0)
+        return torch.stack(gathered).sum(dim=0)
 
     def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return `sizes[rank]` rows of each process.
@@ -95,21 +96,21 @@ class Workers:
         Only the rows of this process have a gradient. The other processes compute
         theirs; `sum_gradients` adds them up.
         """
-        own = rows[: sizes[self.rank]]
-        parts = gather_rows(own.detach(), sizes)
-        parts[self.rank] = own
-        return torch.cat(parts)
+        local_rows = rows[: sizes[self.rank]]
+        rows_by_rank = gather_rows(local_rows.detach(), sizes)
+        rows_by_rank[self.rank] = local_rows
+        return torch.cat(rows_by_rank)
 
     def mean(self, value: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return the mean over all rows, from the mean of each process.
 
         Only the mean of this process has a gradient.
         """
-        own = value * (sizes[self.rank] / sum(sizes))
-        total = own.detach().clone()
+        summand = value * (sizes[self.rank] / sum(sizes))
+        total = summand.detach().clone()
         exchange(dist.all_reduce, total)
-        # The value of the total, with the gradient of the own part.
-        return own + (total - own.detach())
+        # The value of the total, with the gradient of this process's summand.
+        return summand + (total - summand.detach())
 
     def sum_gradients(
         self, parameters: Iterable[nn.Parameter], tables: Iterable[Tensor]
@@ -137,9 +138,11 @@ class Workers:
             values = table.new_zeros(0, table.shape[1])
         else:
             gradient = gradient.coalesce()
-            rows, values = gradient.indices()[0], gradient.values()
-        sizes = [n for (n,) in self.gather_numbers(len(rows))]
-        rows, values = (torch.cat(gather_rows(each, sizes)) for each in (rows, values))
+            rows = gradient.indices()[0]
+            values = gradient.values()
+        sizes = [n_rows for (n_rows,) in self.gather_numbers(len(rows))]
+        rows = torch.cat(gather_rows(rows, sizes))
+        values = torch.cat(gather_rows(values, sizes))
         joined = torch.sparse_coo_tensor(rows.unsqueeze(0), values, table.shape)
         return joined.coalesce()
 
@@ -163,7 +166,8 @@ class Workers:
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Split tensors into runs of one type and about `BUCKET` entries."""
-    numbers, n_entries = [], 0
+    numbers = []
+    n_entries = 0
     for tensor in tensors:
         numbers.append(n_entries // BUCKET)
         n_entries += tensor.numel()
@@ -173,23 +177,26 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _sum_bucket(
-    parts: Sequence[Tensor | None], like: Sequence[Tensor]
+    tensors: Sequence[Tensor | None], like: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """Sum tensors in one exchange, together with whether any process has them."""
     # A tensor that no process has stays None, as in a fit of one process.
-    is_present = like[0].new_tensor([part is not None for part in parts])
-    filled = [
-        torch.zeros_like(each) if part is None else part
-        for part, each in zip(parts, like, strict=True)
+    is_present = like[0].new_tensor([tensor is not None for tensor in tensors])
+    summands = [
+        torch.zeros_like(template) if tensor is None else tensor
+        for tensor, template in zip(tensors, like, strict=True)
     ]
-    flat = torch.cat([is_present, *(part.reshape(-1) for part in filled)])
+    flat = torch.cat([is_present, *(summand.reshape(-1) for summand in summands)])
     exchange(dist.all_reduce, flat)
-    pieces = flat[len(parts) :].split([each.numel() for each in like])
-    sums = [piece.view_as(each) for piece, each in zip(pieces, like, strict=True)]
-    if all(part is not None for part in parts):
+    n_tensors = len(tensors)
+    pieces = flat[n_tensors:].split([template.numel() for template in like])
+    sums = [
+        piece.view_as(template) for piece, template in zip(pieces, like, strict=True)
+    ]
+    if all(tensor is not None for tensor in tensors):
         return list(sums)  # the host need not wait for the flags
-    found = flat[: len(parts)].tolist()
-    return [each if n else None for each, n in zip(sums, found, strict=True)]
+    n_holders = flat[:n_tensors].tolist()  # processes that have each tensor
+    return [total if n else None for total, n in zip(sums, n_holders, strict=True)]
 
 
 @dataclass
@@ -218,9 +225,9 @@ class Shard(StreamedImpressions):
 
     def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
         """Return this worker's rows per batch, so that all have as many batches."""
-        n_own = sum(self.store.sizes[file] for file in self._order(shuffled))
+        n_local_rows = sum(self.store.sizes[file] for file in self._order(shuffled))
         n_batches = ceil_div(len(self), batch_size)
-        return max(least, ceil_div(n_own, n_batches))
+        return max(least, ceil_div(n_local_rows, n_batches))
 
 
 class JointIterator:
@@ -238,32 +245,33 @@ class JointIterator:
         self.generators = generators
         self.sizes: list[int] = []  # rows of the workers in the current step
         self.n_weights = 0  # weights per row
-        self.n_own = 0  # rows of this worker in the last pass
+        self.n_local_rows = 0  # rows of this worker in the last pass
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of one epoch."""
-        own, self.n_own = iter(self.batches), 0
+        local_batches = iter(self.batches)
+        self.n_local_rows = 0
         while True:
             with _random.active(self.generators):
-                batch = next(own, None)
+                batch = next(local_batches, None)
             n_rows = 0 if batch is None else len(batch[1])
             weight = None if batch is None else batch[0].get("sample_weight")
             n_weights = 0 if weight is None else weight[:1].numel()
             # One exchange per step tells all workers how many rows each one has, and
             # when to stop.
-            found = self.workers.gather_numbers(n_rows, n_weights)
-            self.sizes, numbers = map(list, zip(*found, strict=True))
-            self.n_weights = max(numbers)
+            counts = self.workers.gather_numbers(n_rows, n_weights)
+            self.sizes = [n_rows_of_rank for n_rows_of_rank, _ in counts]
+            self.n_weights = max(n_weights_of_rank for _, n_weights_of_rank in counts)
             if not any(self.sizes):
                 return
-            self.n_own += n_rows
+            self.n_local_rows += n_rows
             yield batch or self._filler
 
     def in_row_order(self, values: Tensor) -> Tensor:
         """Return the values of all workers, without fillers, in the order of rows."""
-        own = self.batches.in_row_order(values[: self.n_own])
-        sizes = [n for (n,) in self.workers.gather_numbers(len(own))]
-        return self.workers.join(own, sizes)
+        local_values = self.batches.in_row_order(values[: self.n_local_rows])
+        counts = self.workers.gather_numbers(len(local_values))
+        return self.workers.join(local_values, [n_rows for (n_rows,) in counts])
 
     @cached_property
     def _filler(self) -> Batch:
@@ -284,8 +292,9 @@ class NetworkSums:
         """Return the sums of gradients; those of a loss come from all rows already."""
         # A callback may freeze some.
         trained = [p for p in self.network.parameters() if p.requires_grad]
-        n = len(trained)
-        return [*self.workers.sum_tensors(gradients[:n], trained), *gradients[n:]]
+        n_trained = len(trained)
+        sums = self.workers.sum_tensors(gradients[:n_trained], trained)
+        return [*sums, *gradients[n_trained:]]
 
     def __deepcopy__(self, memo: object) -> "NetworkSums":
         """Return itself: the criterion is copied to compute losses only."""
@@ -315,7 +324,8 @@ class WorkerNet(MultiTaskNet):
 
     def join(self, workers: Workers, seed: int) -> None:
         """Connect the net to the nets of the other workers; all draw by one seed."""
-        self.workers, self.seed = workers, seed
+        self.workers = workers
+        self.seed = seed
         self.tables = sparse_tables(self.module_)
         is_compiled = self.compile_mode not in (None, "graph")
         self.draws_globally = is_compiled or _random.draws_globally(self.module_)
@@ -330,7 +340,7 @@ class WorkerNet(MultiTaskNet):
 
     def _buffers(self) -> Iterable[Tensor]:
         states = [*self.module_.buffers(), *self.criterion_.state_dict().values()]
-        return [each for each in states if isinstance(each, Tensor)]
+        return [state for state in states if isinstance(state, Tensor)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the connections, which cannot be stored."""
@@ -381,7 +391,8 @@ class WorkerNet(MultiTaskNet):
     def _run_epoch(self, X: Any, step: Any) -> None:
         """Train for an epoch; all losses and weightings draw the same numbers."""
         # Seeds depend on the epoch alone: training that resumes draws the same numbers.
-        epoch = X.train.clock.epoch = self.n_complete_
+        epoch = self.n_complete_
+        X.train.clock.epoch = epoch
         common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:
             generator = _random.generator_on(device)
@@ -406,7 +417,8 @@ class WorkerNet(MultiTaskNet):
         # A digest of the bits, since equal steps give equal weights to the last bit.
         bits = torch.stack([*sums, *sums[0].new_tensor(rates)]).cpu().numpy().tobytes()
         digest = int.from_bytes(hashlib.sha256(bits).digest()[:7], "little")
-        if len({found for (found,) in self.workers.gather_numbers(digest)}) > 1:
+        digests = {other for (other,) in self.workers.gather_numbers(digest)}
+        if len(digests) > 1:
             raise RuntimeError(
                 f"After epoch {epoch} the workers have different weights or learning "
                 "rates. A callback, loss or weighting must not depend on the worker, "
@@ -422,10 +434,11 @@ class WorkerNet(MultiTaskNet):
 
     def criterion_inputs(self, output: NetworkOutput, batch: Any) -> Inputs:
         """Return output, labels, weights and groups of the rows of all workers."""
-        own, steps = super().criterion_inputs(output, batch), self._steps
+        local_inputs = super().criterion_inputs(output, batch)
+        steps = self._steps
         if steps is None:  # a check after training
-            return own
-        return join(own, self.workers, steps.sizes, steps.n_weights)
+            return local_inputs
+        return join(local_inputs, self.workers, steps.sizes, steps.n_weights)
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of the joined batch and the gradients of all its rows."""
@@ -440,24 +453,26 @@ class WorkerNet(MultiTaskNet):
         super()._record_loss(prefix, self.workers.of_first(loss))
 
 
-def _seed(*parts: int) -> int:
-    """Return a seed of 63 bits that depends on all parts."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
+def _seed(*numbers: int) -> int:
+    """Return a seed of 63 bits that depends on all numbers."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) -> Inputs:
+def join(
+    local_inputs: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int
+) -> Inputs:
     """Join the outputs and labels of all workers, and average extra losses.
 
     `n_weights` is the number of weights per row, 0 without any. With stratified
     batches, only some of the workers may have weights in a step.
     """
-    output, y, sample_weight, groups, amounts = own
+    output, y, sample_weight, groups, amounts = local_inputs
     weight = None
     if n_weights:
-        given = torch.ones_like(y[:, :1]) if sample_weight is None else sample_weight
-        weight = given.view(len(y), -1).expand(-1, n_weights)
-    columns = {
+        weight = torch.ones_like(y[:, :1]) if sample_weight is None else sample_weight
+        weight = weight.view(len(y), -1).expand(-1, n_weights)
+    optional_columns = {
         "logits": output.logits,
         **{f"aux {k}": head for k, head in enumerate(output.aux_logits)},
         "conditional_logits": output.conditional_logits,
@@ -467,13 +482,15 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
         "weight": weight,
         "amounts": amounts,
     }
-    given_columns = {name: each for name, each in columns.items() if each is not None}
+    columns = {
+        k: tensor for k, tensor in optional_columns.items() if tensor is not None
+    }
     # All columns travel in one exchange, which has one dtype, float32 or above.
-    kind = _precision.at_least_float32(output.logits).dtype
-    packed = torch.cat([each.to(kind) for each in given_columns.values()], dim=1)
-    widths = [each.shape[1] for each in given_columns.values()]
-    parts = workers.join(packed, sizes).split(widths, dim=1)
-    found = dict(zip(given_columns, parts, strict=True))
+    dtype = _precision.at_least_float32(output.logits).dtype
+    packed = torch.cat([tensor.to(dtype) for tensor in columns.values()], dim=1)
+    widths = [tensor.shape[1] for tensor in columns.values()]
+    split_columns = workers.join(packed, sizes).split(widths, dim=1)
+    joined_columns = dict(zip(columns, split_columns, strict=True))
 
     def averaged(term: Term) -> Term:
         # Extra losses must be means over rows, as `extra_losses_are_means` says.
@@ -481,22 +498,23 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
             return workers.mean(term, sizes)
 
         def average(labels: Labels) -> Tensor:
-            own = term(replace(labels, y=y, sample_weight=sample_weight))
-            return workers.mean(own, sizes)
+            local_labels = replace(labels, y=y, sample_weight=sample_weight)
+            return workers.mean(term(local_labels), sizes)
 
         return average
 
     joined = output._replace(
-        logits=found["logits"],
-        aux_logits=[found[f"aux {k}"] for k in range(len(output.aux_logits))],
+        logits=joined_columns["logits"],
+        aux_logits=[joined_columns[f"aux {k}"] for k in range(len(output.aux_logits))],
         extra_losses={k: averaged(term) for k, term in output.extra_losses.items()},
-        conditional_logits=found.get("conditional_logits"),
-        sampled_logits=found.get("sampled_logits"),
-        value_scores=found.get("value_scores"),
+        conditional_logits=joined_columns.get("conditional_logits"),
+        sampled_logits=joined_columns.get("sampled_logits"),
+        value_scores=joined_columns.get("value_scores"),
     )
-    weight = found.get("weight")
+    weight = joined_columns.get("weight")
     if weight is not None and (sample_weight is None or sample_weight.dim() == 1):
         weight = weight.squeeze(1)
     if groups is not None:
         groups = workers.join(groups, sizes)
-    return joined, found["y"], weight, groups, found.get("amounts")
+    joined_y = joined_columns["y"]
+    return joined, joined_y, weight, groups, joined_columns.get("amounts")

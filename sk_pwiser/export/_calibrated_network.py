@@ -45,10 +45,10 @@ def market_of(served: ServedModel) -> Any:
 
 def check_exportable(encoder):
     """Raise if a table is sparse, or if a column has arrays of numbers."""
-    others = [part for part in encoder.parts_ if not part.is_exportable]
-    if others:
+    refused = [column for column in encoder.parts_ if not column.is_exportable]
+    if refused:
         raise ValueError(
-            f"{others[0].description} cannot be exported: only category columns, "
+            f"{refused[0].description} cannot be exported: only category columns, "
             "numeric columns and lists of categories can be."
         )
 
@@ -102,19 +102,22 @@ class ProbabilityNetwork(nn.Module):
         """What the outputs are computed from, the further results of `forward`."""
         return [LOGITS, VALUE_SCORES] if self.value_parents else [LOGITS]
 
-    def forward(self, codes, numeric, *others):
+    def forward(self, codes, numeric, *further_inputs):
         """Return the outputs, and what they are computed from.
 
         The outputs are probabilities in the open interval (0, 1) and, if there are
         values, mean amounts. They are computed from the network's logits, and the
         scores of the values.
 
-        `others` are shifts if the network takes them, float64 of shape (batch, n_tasks
-        + n_values) and added to the log-odds and to the logarithms of amounts, and the
-        tensors of `Bags` if there are lists.
+        `further_inputs` are shifts if the network takes them, float64 of shape
+        (batch, n_tasks + n_values) and added to the log-odds and to the logarithms of
+        amounts, and the tensors of `Bags` if there are lists.
         """
-        shifts, *bags = others if self.takes_shifts else (None, *others)
-        bags = [Bags(*bags)] if bags else []
+        shifts = None
+        bag_tensors = further_inputs
+        if self.takes_shifts:
+            shifts, *bag_tensors = further_inputs
+        bags = [Bags(*bag_tensors)] if bag_tensors else []
         output = self.network(codes, numeric, *bags)
         heads = [output.logits.float()]
         if self.value_parents:
@@ -144,12 +147,12 @@ class ProbabilityNetwork(nn.Module):
         logits = logits.double()
         calibrated = logits
         if len(self.curves):
-            of_tasks = None if shifts is None else shifts[:, :n_tasks]
-            calibrated = self._calibrate(logits, of_tasks)
+            task_shifts = None if shifts is None else shifts[:, :n_tasks]
+            calibrated = self._calibrate(logits, task_shifts)
         outputs = [self._probabilities(calibrated)]
         if scores is not None:
-            of_values = None if shifts is None else shifts[:, n_tasks:]
-            outputs += self._values(logits, calibrated, scores, of_values)
+            value_shifts = None if shifts is None else shifts[:, n_tasks:]
+            outputs += self._values(logits, calibrated, scores, value_shifts)
         return outputs
 
     def _values(self, logits, calibrated, scores, shifts):
@@ -192,11 +195,11 @@ class ProbabilityNetwork(nn.Module):
         logits = logits.double()
         columns = [logits]
         if len(self.curves):
-            of_tasks = None if shifts is None else shifts[:, :n_tasks]
-            columns = [self._calibrate(logits, of_tasks)]
-        for of_values in scores:
+            task_shifts = None if shifts is None else shifts[:, :n_tasks]
+            columns = [self._calibrate(logits, task_shifts)]
+        for value_scores in scores:
             value_shifts = None if shifts is None else shifts[:, n_tasks:]
-            log_means = self._log_means(logits, of_values, value_shifts)
+            log_means = self._log_means(logits, value_scores, value_shifts)
             columns.append(torch.stack(log_means, dim=1))
         return torch.cat(columns, dim=1).numpy()
 

@@ -49,15 +49,15 @@ class RowChanges:
         """Return the new array."""
         if old is None or old.shape[1:] != self.new_rows.shape[1:]:
             old = self.new_rows[:0]
-        parts = []
+        pieces = []
         n_used = 0
         for source, length in self.runs.tolist():
             if source < 0:
-                parts.append(self.new_rows[n_used : n_used + length])
+                pieces.append(self.new_rows[n_used : n_used + length])
                 n_used += length
             else:
-                parts.append(old[source : source + length])
-        return np.concatenate(parts) if parts else self.new_rows
+                pieces.append(old[source : source + length])
+        return np.concatenate(pieces) if pieces else self.new_rows
 
 
 def _row_bytes(array: np.ndarray) -> np.ndarray:
@@ -76,8 +76,8 @@ def _sources(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     stays = (old[:n_both] == new[:n_both]).all(axis=1)
     sources = np.full(len(new), -1, dtype=np.int64)
     sources[:n_both][stays] = np.flatnonzero(stays)
-    others = np.flatnonzero(sources < 0)
-    sources[others] = _moved_from(old, new[others])
+    changed = np.flatnonzero(sources < 0)
+    sources[changed] = _moved_from(old, new[changed])
     return sources
 
 

@@ -188,7 +188,10 @@ class TaskQuality:
             "rows": len(self.y),
             "events": self.n_events,
         }
-        auc = loss = error = rate = np.nan
+        rate = np.nan
+        auc = np.nan
+        loss = np.nan
+        error = np.nan
         if len(self.y):
             rate = float(np.average(self.y, weights=self.weight))
             # Without both classes, scikit-learn has to be told the labels.

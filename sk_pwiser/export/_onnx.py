@@ -243,7 +243,8 @@ class OnnxNetwork:
 
     def __init__(self, onnxruntime, model):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors are raised, and need no line of a log
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
@@ -435,11 +436,11 @@ def encoding_model(onnx, schema, market, *, n_shifts, output_names):
         helper.make_tensor_value_info(name, kind, ["n_samples", None])
         for name, kind in outputs.items()
     ]
-    made = helper.make_graph(
+    onnx_graph = helper.make_graph(
         graph.nodes, "encoding", graph.inputs, outputs, graph.constants
     )
     versions = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 4)]
-    return helper.make_model(made, opset_imports=versions)
+    return helper.make_model(onnx_graph, opset_imports=versions)
 
 
 def _obstacle(column, output_names):

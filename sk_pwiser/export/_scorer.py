@@ -90,10 +90,10 @@ class RowEncoder:
             numeric += list(self._inputs(j, table[codes[column]], rates).T)
         bags = None
         if self._bag_fields:
-            parts = self._encode_bags(columns, n_rows)
-            bags = combine_bags(parts, self._bag_sizes)
+            bag_columns = self._encode_bags(columns, n_rows)
+            bags = combine_bags(bag_columns, self._bag_sizes)
             for index, j, table in self._list_statistics:
-                list_rates = self._list_rates(index, parts[index], j, table)
+                list_rates = self._list_rates(index, bag_columns[index], j, table)
                 numeric += list(list_rates[:, 0] if n_rows == 1 else list_rates)
         code_rows = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.

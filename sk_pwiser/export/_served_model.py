@@ -47,9 +47,8 @@ class ServedCalibration:
     """What a calibrator has learnt."""
 
     curves: tuple[Any, ...]  # of the tasks
-    parents: tuple[
-        int, ...
-    ]  # the tasks than which others are not likelier, -1 for none
+    # Of each task, the task than which it is not likelier, -1 for none.
+    parents: tuple[int, ...]
     by: Any  # the column whose values have shifts, or None
     shifts: Mapping[Any, np.ndarray]  # of the tasks, by its values
     value_shifts: Mapping[Any, np.ndarray]

@@ -411,7 +411,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         one_row = self._one_row
         # Another thread may have set another state since it was built.
         if one_row is None or one_row.state is not state:
-            one_row = self._one_row = MemoryRow(state, plan, one_row)
+            one_row = MemoryRow(state, plan, one_row)
+            self._one_row = one_row
         features, is_early = one_row.features(row)
         if is_early:
             self._warn_early(1)

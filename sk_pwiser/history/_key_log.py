@@ -727,9 +727,9 @@ class Past:
         for window in plan.windows:
             bound = view.time - window
             window_start = bisect(amounts.time, start, end, bound)
-            before = sums.sums_at(start, window_start, view.time)[:, 0]
+            sums_before = sums.sums_at(start, window_start, view.time)[:, 0]
             n_amounts = end - window_start
-            total = np.where(n_amounts > 0, recent[:, 0] - before, 0.0)
+            total = np.where(n_amounts > 0, recent[:, 0] - sums_before, 0.0)
             horizons.append((n_amounts, total))
         for h in range(len(plan.half_lives)):
             horizons.append((all_sums[:, 2 + 2 * h], all_sums[:, 1 + 2 * h]))

@@ -260,13 +260,15 @@ def describe_column(facts: ColumnFacts, column: Any, rows: Rows) -> Entries | No
     if kind == "numeric":
         entries, values = describe_numbers(facts, column, rows)
     elif kind == "category":
-        entries = values = read_categories(column)
+        entries = read_categories(column)
+        values = entries
         facts.missing = np.mean(entries.codes == entries.n_values)
         facts.flag("one value per row", 100 < entries.n_values == len(column))
     elif kind == "list of categories":
         lists = read_lists(column, facts.column)
         row = np.repeat(np.arange(len(column)), np.maximum(lists.sizes, 0))
-        entries = values = read_categories(lists.elements)._replace(row=row)
+        entries = read_categories(lists.elements)._replace(row=row)
+        values = entries
         facts.missing = np.mean(lists.sizes < 0)
     else:
         is_nan = np.array([is_missing(value) for value in column])

@@ -190,7 +190,8 @@ class GivenPredictions:
     missing_labels = "ignore"
 
     def __init__(self, P: Any) -> None:
-        self.table = P = collected(P)  # with the names of its columns, if it has any
+        P = collected(P)
+        self.table = P  # with the names of its columns, if it has any
         # scikit-learn's classifiers of several outputs return a list of arrays, one per
         # task.
         is_per_task = isinstance(P, list) and P and np.ndim(P[0]) == 2

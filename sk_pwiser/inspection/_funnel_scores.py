@@ -201,7 +201,7 @@ class FunnelScoreDisplay:
         top = ax.get_ylim()[1] if has_curves else 0.0
         self.lines_ = []
         names = self.task_names
-        between = [f"{done}, no {later}" for done, later in pairwise(names)]
+        between = [f"{reached}, no {later}" for reached, later in pairwise(names)]
         for depth, label in enumerate([f"no {names[0]}", *between, names[-1]]):
             values = self.log_odds[self.depth == depth]
             # Without a range beyond rounding, no bins differ: there is no density.

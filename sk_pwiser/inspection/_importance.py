@@ -102,10 +102,10 @@ def task_importances(
     >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
     >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
     >>> model = model.fit(data.data[:1000], data.target[:1000])
-    >>> found = task_importances(
+    >>> importances = task_importances(
     ...     model, data.data[1000:], data.target[1000:], random_state=0
     ... )
-    >>> found.importances_mean.shape
+    >>> importances.importances_mean.shape
     (12, 2)
     """
     n_repeats = check_integer("n_repeats", n_repeats, at_least=1)

@@ -137,13 +137,13 @@ def describe_impressions(
     ...     2_000, n_numeric=1, n_categorical=1, ctr=0.3, cvr=0.3, random_state=0
     ... )
     >>> X = log.data.assign(refund=9.5 * log.target["conversion"])
-    >>> found = describe_impressions(X, log.target)
-    >>> found.columns[["column", "kind", "values", "width"]]
+    >>> description = describe_impressions(X, log.target)
+    >>> description.columns[["column", "kind", "values", "width"]]
            column      kind  values  width
     0   numeric_0   numeric    2000      5
     1  category_0  category      50     16
     2      refund   numeric       2      1
-    >>> found.flagged("leak")
+    >>> description.flagged("leak")
     ['refund']
     """
     # Not at the top: it loads torch.

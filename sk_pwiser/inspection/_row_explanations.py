@@ -111,11 +111,11 @@ def explain_rows(
     >>> log = make_ctr_cvr(2_000, n_numeric=3, ctr=0.3, random_state=0)
     >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
     >>> model = model.fit(log.data, log.target)
-    >>> found = explain_rows(model, log.data[:5], background=log.data[100:150])
-    >>> found.contributions.shape  # rows, columns, and two tasks with the CVR
+    >>> explanations = explain_rows(model, log.data[:5], background=log.data[100:150])
+    >>> explanations.contributions.shape  # rows, columns, and two tasks with the CVR
     (5, 7, 3)
-    >>> sums = found.contributions.sum(axis=1) + found.base_values
-    >>> bool(abs(sums - found.log_odds).max() < 1e-5)
+    >>> sums = explanations.contributions.sum(axis=1) + explanations.base_values
+    >>> bool(abs(sums - explanations.log_odds).max() < 1e-5)
     True
     """
     if isinstance(estimator, Pipeline):
@@ -369,8 +369,8 @@ class RowExplanations:
     >>> log = make_ctr_cvr(2_000, n_numeric=3, ctr=0.3, random_state=0)
     >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
     >>> model = model.fit(log.data, log.target)
-    >>> found = explain_rows(model, log.data[:5], background=log.data[100:150])
-    >>> len(found.reasons(row=2, task="cvr", n_reasons=4))
+    >>> explanations = explain_rows(model, log.data[:5], background=log.data[100:150])
+    >>> len(explanations.reasons(row=2, task="cvr", n_reasons=4))
     4
     """
 

@@ -58,7 +58,11 @@ def facts_of(
     amounts: np.ndarray, *, value: str, task: str, n_events: int
 ) -> ValueFacts:
     """Return the facts of sorted amounts."""
-    mean = median = quantile_99 = largest = largest_share = np.nan
+    mean = np.nan
+    median = np.nan
+    quantile_99 = np.nan
+    largest = np.nan
+    largest_share = np.nan
     n_effective = 0.0
     total = amounts.sum()
     if len(amounts):

@@ -659,8 +659,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         for name, seen_levels, column in zip(
             modes, encoder.categories_, levels.T, strict=True
         ):
-            what = f"The column {name!r} of group_modes"
-            check_same_kind(what, set(column), seen_levels)
+            subject = f"The column {name!r} of group_modes"
+            check_same_kind(subject, set(column), seen_levels)
         codes: Array = encoder.transform(levels)
         return codes
 

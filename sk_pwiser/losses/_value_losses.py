@@ -108,8 +108,8 @@ class Tweedie(ValueLoss):
         """Compute the loss of each row."""
         scores = scores.clamp(-LARGEST_SCORE, LARGEST_SCORE)
         mean_term = torch.exp((2 - TWEEDIE_POWER) * scores) / (2 - TWEEDIE_POWER)
-        of_amounts = torch.exp((1 - TWEEDIE_POWER) * scores) / (1 - TWEEDIE_POWER)
-        return mean_term - amounts * of_amounts
+        slopes = torch.exp((1 - TWEEDIE_POWER) * scores) / (1 - TWEEDIE_POWER)
+        return mean_term - amounts * slopes
 
 
 VALUE_LOSSES: dict[str, type[ValueLoss]] = {

@@ -83,8 +83,7 @@ def expected_calibration_error(
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins, which contain equal shares of the rows. There may be fewer bins,
-        since equal predictions are always in the same bin.
+        Number of bins, as in :func:`reliability_curve`.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
@@ -100,6 +99,10 @@ def expected_calibration_error(
     ValueError
         If a parameter is invalid, if the lengths differ, or if a label or a probability
         is outside [0, 1].
+
+    See Also
+    --------
+    reliability_curve : The two rates of each bin.
 
     References
     ----------
@@ -201,24 +204,20 @@ def value_deciles(
         Predicted amounts >= 0, such as those of
         :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.predict_value`.
     n_bins : int, default=10
-        Number of bins, which contain equal shares of the rows. There may be fewer bins,
-        since equal predictions are always in the same bin.
+        Number of bins, as in :func:`reliability_curve`.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
     Returns
     -------
     sklearn.utils.Bunch
-        Dictionary-like object with one entry per bin that contains rows, in increasing
-        order of the predictions.
+        Dictionary-like object with one entry per bin, in increasing order of the
+        predictions.
 
         predicted, observed : ndarray of shape (n_bins,)
             Weighted sums of the predicted and of the observed amounts.
-        weight : ndarray of shape (n_bins,)
-            Sum of the weights, or number of rows without weights.
-        n_effective : ndarray of shape (n_bins,)
-            Effective number of rows: the square of the sum of the weights divided by
-            the sum of their squares.
+        weight, n_effective : ndarray of shape (n_bins,)
+            Sizes of the bins, as in :func:`reliability_curve`.
 
     Raises
     ------

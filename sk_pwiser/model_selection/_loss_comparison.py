@@ -305,7 +305,8 @@ def paired_interval(
     finite = differences[np.isfinite(differences)]
     n_splits = len(finite)
     mean = _finite_mean(finite)
-    error = half_width = np.nan
+    error = np.nan
+    half_width = np.nan
     if n_splits >= 2:
         # Nadeau and Bengio (2003), section 4.1: training sets overlap.
         error = np.sqrt((1 / n_splits + test_train_ratio) * finite.var(ddof=1))

@@ -21,12 +21,12 @@ def value_tasks_of(estimators: Sequence[Any]) -> dict[Any, Any]:
         mappings += [dict(params[path]) for path in paths if params[path]]
     if not mappings:
         return {}
-    first, *others = mappings
-    for other in others:
-        if other != first:
+    first, *later = mappings
+    for mapping in later:
+        if mapping != first:
             raise ValueError(
                 "value_tasks must be equal in all models, since their scores are those "
-                f"of the same amounts; got {first!r} and {other!r}."
+                f"of the same amounts; got {first!r} and {mapping!r}."
             )
     return first
 

@@ -329,14 +329,14 @@ class MultiTaskNetwork(nn.Module):
         # The criterion refuses other types.
         if isinstance(aux_logits, list | tuple):
             aux_logits = [logits[:, :n_events] for logits in aux_logits]
-        of_events = output._replace(
+        event_output = output._replace(
             logits=output.logits[:, :n_events], aux_logits=aux_logits
         )
         if output.conditional_logits is not None:
-            of_events = of_events._replace(
+            event_output = event_output._replace(
                 conditional_logits=output.conditional_logits[:, :n_events]
             )
-        return of_events, scores
+        return event_output, scores
 
     def _as_shown(
         self, logits: Tensor, heads: Tensor | None, exposure_offset: Tensor

@@ -135,10 +135,13 @@ class ExposureTerms(nn.Module):
         best = (total * (total.double() / total.sum()).clamp(min=1e-12).log()).sum()
         self.told_by = None
         for k in columns:
-            of_codes = counts[k].view(-1, n).double()
-            others = (of_codes - 1).clamp(min=0) + prior
-            n_others = (of_codes.sum(dim=1, keepdim=True) - 1).clamp(min=0) + PRIOR_ROWS
-            gain = (of_codes * (others / n_others).clamp(min=1e-12).log()).sum()
+            code_counts = counts[k].view(-1, n).double()
+            n_rows = code_counts.sum(dim=1, keepdim=True)
+            # Those of the other rows of a code.
+            other_counts = (code_counts - 1).clamp(min=0) + prior
+            n_other_rows = (n_rows - 1).clamp(min=0) + PRIOR_ROWS
+            shares = (other_counts / n_other_rows).clamp(min=1e-12)
+            gain = (code_counts * shares.log()).sum()
             if gain > best:
                 best = gain
                 self.told_by = k
@@ -180,24 +183,24 @@ class ExposureTerms(nn.Module):
         terms = self.all_terms().flatten(end_dim=-2)
         cells = self._cells(codes)
         terms = terms - terms[self._reference_cell()]
-        of_rows = terms.index_select(0, cells)
+        row_terms = terms.index_select(0, cells)
         if category_codes is not None and self.told_by is not None:
             mean = self._mean_terms(category_codes, cells, terms)
-            of_rows = of_rows - mean + mean.detach()
+            row_terms = row_terms - mean + mean.detach()
         if self.tasks == tuple(range(self.n_tasks)):
-            return of_rows
-        columns = dict(zip(self.tasks, of_rows.unbind(dim=1), strict=True))
-        zero = of_rows.new_zeros(len(of_rows))
+            return row_terms
+        columns = dict(zip(self.tasks, row_terms.unbind(dim=1), strict=True))
+        zero = row_terms.new_zeros(len(row_terms))
         return torch.stack([columns.get(k, zero) for k in range(self.n_tasks)], dim=1)
 
     def all_terms(self) -> Tensor:
         """Return the terms of all combinations of values, `(*n_codes, n_terms)`."""
         n_columns = len(self.tables)
-        parts: list[tuple[tuple[int, ...], Tensor]] = []
-        parts += [((place,), terms) for place, terms in enumerate(self.columns)]
-        parts += zip(self.pairs, self.products, strict=True)
+        summands: list[tuple[tuple[int, ...], Tensor]] = []
+        summands += [((place,), terms) for place, terms in enumerate(self.columns)]
+        summands += zip(self.pairs, self.products, strict=True)
         total = None
-        for places, terms in parts:
+        for places, terms in summands:
             for axis, place in enumerate(places):
                 if self.tables[place].is_ordered:
                     terms = _in_order(terms, axis, torch.cumsum)
@@ -238,10 +241,10 @@ class ExposureTerms(nn.Module):
         assert self.prior_counts is not None
         values = self._values_of(category_codes[:, self.told_by], len(self.counts))
         counts = self.counts.index_select(0, values)
-        others = counts - F.one_hot(cells, self.n_combinations)
+        other_counts = counts - F.one_hot(cells, self.n_combinations)
         # Rows that were not counted, such as those of another part.
-        others = others.clamp(min=0) + self.prior_counts
-        return others / others.sum(dim=1, keepdim=True)
+        other_counts = other_counts.clamp(min=0) + self.prior_counts
+        return other_counts / other_counts.sum(dim=1, keepdim=True)
 
     def _reference_cell(self) -> int:
         n_codes = [table.n_codes for table in self.tables]

@@ -82,9 +82,9 @@ def check_compatible(estimators: Iterable[MultiTaskCTRCVRClassifier]) -> None:
     ValueError: estimators[1] differs from estimators[0] in the parameter dropout of
     the network: 0.1, not 0.0.
     """
-    first, *others = _list_fitted(estimators)
-    for index, other in enumerate(others, 1):
-        check_same_network(f"estimators[{index}]", other, "estimators[0]", first)
+    first, *later = _list_fitted(estimators)
+    for index, estimator in enumerate(later, 1):
+        check_same_network(f"estimators[{index}]", estimator, "estimators[0]", first)
 
 
 def _list_fitted(estimators):
@@ -103,24 +103,25 @@ def _list_fitted(estimators):
 
 def check_same_network(name, estimator, other_name, other):
     """Raise a ValueError at the first difference in network, tasks or encoders."""
-    _check_equal(name, _parts(estimator._result), other_name, _parts(other._result))
+    aspects = _aspects(estimator._result)
+    _check_equal(name, aspects, other_name, _aspects(other._result))
 
 
-def _check_equal(name, parts, other_name, expected_parts):
-    """Compare parts by name, in the order of the expected ones."""
-    for part in expected_parts | parts:
-        value = parts.get(part)
-        expected = expected_parts.get(part)
+def _check_equal(name, aspects, other_name, expected_aspects):
+    """Compare what two estimators have by name, in the order of the expected names."""
+    for aspect in expected_aspects | aspects:
+        value = aspects.get(aspect)
+        expected = expected_aspects.get(aspect)
         if equal(value, expected):
             continue
         if isinstance(value, dict) and isinstance(expected, dict):
             keys = expected | value
             key = next(k for k in keys if not equal(value.get(k), expected.get(k)))
-            part = f"{part}, value {key!r}"
+            aspect = f"{aspect}, value {key!r}"
             value = value.get(key)
             expected = expected.get(key)
         raise ValueError(
-            f"{name} differs from {other_name} in {part}: {_short(value)}, not "
+            f"{name} differs from {other_name} in {aspect}: {_short(value)}, not "
             f"{_short(expected)}."
         )
 
@@ -130,39 +131,39 @@ def _short(value):
     return getattr(value, "__name__", None) or reprlib.repr(value)
 
 
-def _parts(result):
+def _aspects(result):
     """Return what compatible estimators have in common, by name, in order."""
     module = result.net.module_
     schema = result.schema
     targets = schema.targets
     statistics = schema.statistics
-    parts = {"the network": type(module)}
+    aspects = {"the network": type(module)}
     for name, value in sorted(_network_params(result).items()):
-        parts[f"the parameter {name} of the network"] = value
+        aspects[f"the parameter {name} of the network"] = value
     # The classes of several tasks are 0 and 1; floats if labels may be missing. A
     # single task has the name of the Series of its labels, if there is one.
     is_single = targets.classes.ndim == 1
-    parts["the tasks"] = None if is_single else list(targets.task_names)
-    parts["the classes"] = targets.classes.tolist() if is_single else None
+    aspects["the tasks"] = None if is_single else list(targets.task_names)
+    aspects["the classes"] = targets.classes.tolist() if is_single else None
     columns = schema.encoder.columns_
-    parts["the columns"] = [column.name for column in columns]
+    aspects["the columns"] = [column.name for column in columns]
     for column in columns:
-        parts[f"the encoding of column {column.name!r}"] = type(column)
-        for name, value in _learnt(column).items():
+        aspects[f"the encoding of column {column.name!r}"] = type(column)
+        for name, value in _learnt_attributes(column).items():
             name = "vocabulary" if name == "codes_" else name
-            parts[f"the {name} of column {column.name!r}"] = value
-    parts["the target statistics"] = None if statistics is None else TargetStatistics
+            aspects[f"the {name} of column {column.name!r}"] = value
+    aspects["the target statistics"] = None if statistics is None else TargetStatistics
     if statistics is not None:
         # The statistics are arrays in the order of the columns: their names come first.
         names = statistics.column_names(schema.encoder)
-        parts["the columns of the target statistics"] = names
-        for name, value in _learnt(statistics).items():
-            parts[f"{name} of the target statistics"] = value
+        aspects["the columns of the target statistics"] = names
+        for name, value in _learnt_attributes(statistics).items():
+            aspects[f"{name} of the target statistics"] = value
     for name, tensor in module.state_dict().items():
         # An offset is no part of the architecture: only some models have one.
         if name != "level_offset":
-            parts[f"the shape of {name}"] = tuple(tensor.shape)
-    return parts
+            aspects[f"the shape of {name}"] = tuple(tensor.shape)
+    return aspects
 
 
 def _network_params(result):
@@ -182,9 +183,9 @@ def _network_params(result):
     return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
 
 
-def _learnt(part):
-    """Return the attributes that a part of the encoder has learnt."""
-    return {name: value for name, value in vars(part).items() if name[-1] == "_"}
+def _learnt_attributes(encoding):
+    """Return the attributes that a column, or target statistics, have learnt."""
+    return {name: value for name, value in vars(encoding).items() if name[-1] == "_"}
 
 
 def check_pool(estimators):
@@ -197,10 +198,10 @@ def check_pool(estimators):
 
 def check_same_tasks(name, estimator, other_name, other):
     """Raise at the first difference in classes or, of several tasks, in names."""
-    _check_equal(name, _task_parts(estimator), other_name, _task_parts(other))
+    _check_equal(name, _task_aspects(estimator), other_name, _task_aspects(other))
 
 
-def _task_parts(estimator):
+def _task_aspects(estimator):
     """Return the tasks and classes of an estimator, by name."""
     names = list(estimator.task_names_) if estimator.classes_.ndim > 1 else None
     return {"the tasks": names, "the classes": estimator.classes_.tolist()}
@@ -424,8 +425,8 @@ def load_weights(network, source, origins, vectors):
     `origins` holds the earlier code of each code, -1 for new values, and `vectors` the
     same for the vectors of lists. Returns which rows of the tables existed before.
     """
-    before = source.input_layer
-    bag_layer = before.bags
+    source_layer = source.input_layer
+    bag_layer = source_layer.bags
     state = dict(source.state_dict())
     unseen = source.spec.unseen_code
     none = np.zeros(0, dtype=np.int64)  # of a table without category columns
@@ -433,11 +434,11 @@ def load_weights(network, source, origins, vectors):
     codes = [
         np.where(origin[:n_new] < n_old, origin[:n_new], -1)
         for origin, n_new, n_old in zip(
-            origins, network.spec.cardinalities, before.cardinalities, strict=True
+            origins, network.spec.cardinalities, source_layer.cardinalities, strict=True
         )
     ]
     tables = embedding_tables(source)
-    copied = [(tables, codes, before.offsets)]
+    copied = [(tables, codes, source_layer.offsets)]
     if vectors:
         name = "input_layer.bags.embeddings.{}.weight"
         tables = {name.format(t): table for t, table in enumerate(bag_layer.tables)}
@@ -472,7 +473,7 @@ def tables_without_decay(net):
     modules = net.module_.modules()
     tables = {id(module.weight) for module in modules if isinstance(module, kinds)}
     groups = net.optimizer_.param_groups
-    before = [list(group["params"]) for group in groups]
+    usual_params = [list(group["params"]) for group in groups]
     for group in list(groups):
         # A group has one decay, so its tables move to a separate group.
         exempt = [p for p in group["params"] if id(p) in tables]
@@ -483,6 +484,6 @@ def tables_without_decay(net):
             )
     yield
     # Continued training expects the usual groups of the optimiser.
-    del groups[len(before) :]
-    for group, params in zip(groups, before, strict=True):
+    del groups[len(usual_params) :]
+    for group, params in zip(groups, usual_params, strict=True):
         group["params"] = params

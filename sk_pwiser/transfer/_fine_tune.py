@@ -164,8 +164,8 @@ def separate(read, y, sample_weight, seed):
         x, *by_label = (scale * read(torch.cat(rows))).split([len(r) for r in rows])
         # The two parts should differ as much as possible.
         relevant = gates * x
-        rest = (1 - gates) * x
-        loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
+        irrelevant = (1 - gates) * x
+        loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, irrelevant)
         loss = loss + GATE_PENALTY * gates.square().mean()
         loss = loss + HEAD_PENALTY * heads.square().sum()
         for k, (_, _, shares) in enumerate(tasks):
@@ -394,8 +394,8 @@ def fit_like(
     check_type("estimator", estimator)
     check_fitted("source", source)
     estimator = clone(estimator)
-    given = GivenRows(X, Y, sample_weight, groups)
-    result = _train(estimator, source, given, eval_set, seen=seen, extends=False)
+    rows = GivenRows(X, Y, sample_weight, groups)
+    result = _train(estimator, source, rows, eval_set, seen=seen, extends=False)
     return estimator._set_result(result)
 
 
@@ -407,36 +407,40 @@ class Penalty(NamedTuple):
 
 
 @runs_callbacks
-def _train(estimator, source, given, eval_set, *, seen, extends, penalty=None):
+def _train(estimator, source, given_rows, eval_set, *, seen, extends, penalty=None):
     """Train a network on rows that are encoded by the schema of a fitted estimator.
 
     It is a new one or, with a `Penalty`, one that starts from the weights of the
     source.
     """
     estimator._validate_params()
-    earlier = source._result
+    source_result = source._result
     # Its checkpoints may be those of the source.
     settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
     refuse_refit(settings, "training with the columns of a source")
-    settings = take_time_column(settings, given.X)
+    settings = take_time_column(settings, given_rows.X)
     # The network is new, and may be of another class.
-    check_same_model(settings, replace(earlier.settings, network=settings.network))
-    table = read_table(settings, given, earlier.schema.targets, may_lack_class=True)
+    check_same_model(
+        settings, replace(source_result.settings, network=settings.network)
+    )
+    table = read_table(
+        settings, given_rows, source_result.schema.targets, may_lack_class=True
+    )
     plan = check(settings, table, eval_set)
-    schema, *origins = extend_schema(earlier.schema, table, seen, extends)
+    schema, *origins = extend_schema(source_result.schema, table, seen, extends)
     data = encode(plan, table, SharedColumns(settings, schema))
     # Fine-tuned weights were learnt from the rows of the source, too.
-    n_earlier = 0 if penalty is None else int(earlier.net.criterion_.n_rows)
+    n_earlier = 0 if penalty is None else int(source_result.net.criterion_.n_rows)
     net = build(plan, data, n_earlier_rows=n_earlier)
     rows = data.train
     task = None
     if hasattr(estimator, "_skl_callbacks"):
-        task = FitTask.for_fit(estimator, given)
+        task = FitTask.for_fit(estimator, given_rows)
     if penalty is None:
         result = train(plan, data, net, task=task)
         fill_untrained(net, rows)
         return result
-    is_included = load_weights(net.module_, earlier.net.module_, *origins)
+    is_included = load_weights(net.module_, source_result.net.module_, *origins)
     # l2_sp leaves free the embeddings of new values and of values that do not occur.
     is_included &= find_present(net.module_, rows)[0]
     net.note_start(rows)

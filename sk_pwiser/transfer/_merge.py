@@ -425,13 +425,13 @@ def _realign(merged, realignment, frozen, random_state):
         random_state=int(random_state.randint(LARGEST_SEED)),
         callbacks=[*(merged.callbacks or ()), Freezer(sorted(frozen))],
     )
-    before = dict(merged.net_.module_.named_parameters())
+    merged_parameters = dict(merged.net_.module_.named_parameters())
     with torch.no_grad():
         for name, parameter in trained.net_.module_.named_parameters():
-            parameter.requires_grad_(before[name].requires_grad)
+            parameter.requires_grad_(merged_parameters[name].requires_grad)
             if name in frozen:
                 # The average over the steps may have rounded it.
-                parameter.copy_(before[name])
+                parameter.copy_(merged_parameters[name])
     # The result has the parameters of the merged estimator, not those of this short
     # training.
     names = ("max_epochs", "early_stopping", "refit", "random_state", "callbacks")

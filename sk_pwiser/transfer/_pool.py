@@ -118,8 +118,8 @@ def select_estimators(
     >>> good = model.fit(X[:800], Y[:800])
     >>> corrupted = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
     >>> pool = [good, corrupted.fit(X[:800], Y[799::-1])]
-    >>> found = select_estimators(pool, X[800:], Y[800:], n_select=1, random_state=0)
-    >>> found.indices.tolist(), bool(found.weights[1] < 0.05)
+    >>> best = select_estimators(pool, X[800:], Y[800:], n_select=1, random_state=0)
+    >>> best.indices.tolist(), bool(best.weights[1] < 0.05)
     ([0], True)
     """
     pool = _compatible.check_pool(estimators)
@@ -207,8 +207,8 @@ def _policy(score, n_members, size, n_iter, random_state):
 def _greedy(score, n_members, size, *_):
     chosen = ()
     for _step in range(size):
-        others = [member for member in range(n_members) if member not in chosen]
-        larger = [tuple(sorted((*chosen, member))) for member in others]
+        not_chosen = [member for member in range(n_members) if member not in chosen]
+        larger = [tuple(sorted((*chosen, member))) for member in not_chosen]
         # The score is cached, so that a set costs one evaluation in all methods.
         chosen = max(larger, key=score)
     return chosen, np.isin(np.arange(n_members), chosen) / size

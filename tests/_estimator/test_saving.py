@@ -19,7 +19,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import EpochScoring
 from small_model import X, Y, small
-from version_files import FOLDER, table
+from version_files import FOLDER, amounts_of, tables_of_file
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import read_file, write_file
@@ -283,17 +283,21 @@ def test_a_file_does_not_choose_where_checkpoints_are_written(tmp_path):
     "file", sorted(FOLDER.glob("*.safetensors")), ids=lambda file: file.stem
 )
 def test_files_of_all_releases_can_be_read(file):
-    x, y = table()
+    x, y = tables_of_file(file)
     again = load(file)
     expected = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     assert_allclose(again.predict_proba(x), expected, atol=1e-5)
+    if amounts_of(file).exists():
+        amounts = json.loads(amounts_of(file).read_text(encoding="utf-8"))
+        assert_allclose(again.predict_value(x), amounts, rtol=1e-4)
     assert again.partial_fit(x, y).n_iter_ == 4
     again.set_params(warm_start=True, max_epochs=2).fit(x, y)
     assert again.n_iter_ == 6
 
 
-def test_the_first_release_has_a_file():
-    assert (FOLDER / "0.1.0.safetensors").exists()
+@pytest.mark.parametrize("name", ["0.1.0", "0.2.0", "0.2.0_value"])
+def test_the_releases_have_files(name):
+    assert (FOLDER / f"{name}.safetensors").exists()
 
 
 def test_weights_of_another_shape_are_refused(parts):

@@ -173,13 +173,13 @@ def test_whole_numbers_of_two_and_more_in_the_mean_are_counts(weights, are_count
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [2.5, 0.5], [4.0, 1.0]])
 def test_the_first_rows_decide_whether_weights_are_counts(weights):
     for mean, are_counts in [(4.0, True), (0.7, False)]:
-        scale = WeightScale(n_tasks=2, given=mean, given_are_counts=are_counts)
+        scale = WeightScale(n_tasks=2, earlier_mean=mean, earlier_are_counts=are_counts)
         scale.add(np.array(weights))
         assert scale.are_counts == are_counts
 
 
 def test_after_rows_without_weights_later_ones_may_have_counts():
-    scale = WeightScale(n_tasks=2, given=1.0)
+    scale = WeightScale(n_tasks=2, earlier_mean=1.0)
     scale.add(np.array([4.0, 1.0]))
     assert scale.are_counts
 

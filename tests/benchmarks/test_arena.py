@@ -1,5 +1,7 @@
 """The errors of the arena's figures, and the folder of its runs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -74,6 +76,94 @@ def test_runs_of_another_version_are_repeated(arena, tmp_path, monkeypatch):
     assert runs.read("drift", model, 0) is None
 
 
+OURS = "sk_pwiser, pwiser"
+
+
+class Report:
+    """The lines of a report: rows as lists, and texts."""
+
+    def __init__(self):
+        self.lines = []
+
+    def text(self, *lines):
+        self.lines += lines
+
+    def table(self, columns):
+        self.lines.append(["", *columns])
+
+    def row(self, label, cells):
+        self.lines.append([label, *cells])
+
+
+def table_and_entries(arena, seed, models):
+    """Return a table and the entries of models, whose predictions have some noise."""
+    user, Y, p, _ = draw(seed)
+    table = SimpleNamespace(Y_test=Y, units=user)
+    rng = np.random.default_rng(seed)
+    entries = {}
+    for model, noise in models.items():
+        ranks = p + noise * rng.random((len(p), 1))
+        facts = {"fit": 2 + noise, "predict": 1.0, "MiB": 4.0}
+        entries[model] = arena.Entry(table, [facts | {"p": ranks / ranks.max() * 0.9}])
+    return table, entries
+
+
+def test_tables_on_which_this_package_is_behind_come_first(arena):
+    noises = {
+        "ahead": {OURS: 0, "LightGBM": 9, "CatBoost": 5},
+        "behind": {OURS: 9, "LightGBM": 0, "CatBoost": 5},
+        "level": {OURS: 0, "LightGBM": 0, "LightGBM, best of 8": 0},
+        "no rival": {OURS: 0},
+    }
+    tables = {}
+    all_entries = {}
+    for name, models in noises.items():
+        tables[name], all_entries[name] = table_and_entries(arena, 3, models)
+    report = Report()
+    arena.report_summary(report, OURS, all_entries, tables)
+    _, _, columns, *lines = report.lines
+    labels = [line if isinstance(line, str) else line[0] for line in lines]
+    assert labels[:5] == [
+        "behind in a figure by more than two errors",
+        "behind",
+        "level or ahead in all figures",
+        "level",
+        "ahead",
+    ]
+    behind, level, ahead = (
+        dict(zip(columns, lines[place], strict=True)) for place in (1, 3, 4)
+    )
+    assert behind["behind in"] == "last AUC, first AUC, log loss"
+    assert behind["last AUC, best"] == "LightGBM"
+    Y = tables["behind"].Y_test[:, 1]
+    aucs = [
+        roc_auc_score(Y, all_entries["behind"][model].runs[0]["p"][:, 1])
+        for model in (OURS, "LightGBM")
+    ]
+    difference = float(behind["last AUC"].partition(" ")[0])
+    assert difference == pytest.approx(aucs[0] - aucs[1], abs=1e-4)
+    assert level["last AUC, best"] == "LightGBM"  # a search is no rival
+    assert (ahead["behind in"], ahead["last AUC, best"]) == ("-", "CatBoost")
+    assert lines[5].startswith("last AUC: ahead on 1, level on 1, behind on 1 of 3")
+
+
+def test_costs_are_geometric_means_of_ratios_on_the_same_table(arena):
+    all_entries = {
+        name: table_and_entries(arena, 4, models)[1]
+        for name, models in {
+            "a": {"LightGBM": 0, OURS: 2},
+            "b": {"LightGBM": 0, OURS: 14},
+            "c": {OURS: 5},
+        }.items()
+    }
+    report = Report()
+    arena.report_cost(report, all_entries)
+    assert report.lines[3:] == [
+        [OURS, "2", "4.00 (2.00-8.00)", "1.00 (1.00-1.00)", "1.00 (1.00-1.00)"],
+        ["LightGBM", "2", *["1.00 (1.00-1.00)"] * 3],
+    ]
+
+
 def test_trees_stop_on_the_last_rows_of_a_log_in_the_order_of_time(module):
     pytest.importorskip("lightgbm")
     models = module("_arena_models")
@@ -82,3 +172,14 @@ def test_trees_stop_on_the_last_rows_of_a_log_in_the_order_of_time(module):
     kinds = {type(step) for step in stopping.get_params().values()}
     assert models.StopsOnLastRows in kinds
     assert models.StopsEarly not in kinds
+
+
+def test_a_version_is_that_of_the_code_and_not_of_its_docstrings(arena, tmp_path):
+    digest_of_code = arena.digest_of_code.__wrapped__
+    file = tmp_path / "module.py"
+    file.write_text('"""One."""\n\n\ndef f():\n    """Two."""\n    return "three"\n')
+    digest = digest_of_code(tmp_path)
+    file.write_text('"""1."""\n\ndef f():\n    """2."""  # Four.\n    return "three"\n')
+    assert digest_of_code(tmp_path) == digest
+    file.write_text('"""1."""\n\ndef f():\n    """2."""\n    return "four"\n')
+    assert digest_of_code(tmp_path) != digest

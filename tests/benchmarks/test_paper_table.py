@@ -73,3 +73,33 @@ def test_figures_of_labels_and_of_probabilities(module):
     y = (generator.random(400) < probability).astype(int)
     assert figures.expected_auc(y, p) == pytest.approx(roc_auc_score(y, p))
     assert figures.expected_log_loss(y, p) == pytest.approx(log_loss(y, p))
+
+
+def test_gains_are_differences_to_cross_entropy_of_the_same_seeds(table):
+    lines = Lines()
+    conversion_auc = {
+        "bce": (0.70, 0.72),
+        "pwiser": (0.71, 0.734),
+        "pwiser 1": (0.8,) * 2,
+    }
+    rows = results(mmoe=conversion_auc).assign(
+        data="rare", inputs="embeddings", rate=0.004, ctr_auc=0.6, ctcvr_log_loss=0.02
+    )
+    rows.loc[rows["loss"] == "pwiser 1", "ctr_auc"] = 0.59
+    table.print_gains(lines, rows)
+    of_default, of_one = (
+        1000 * (np.array(conversion_auc[loss]) - conversion_auc["bce"])
+        for loss in ("pwiser", "pwiser 1")
+    )
+    half_widths = [
+        stats.t.ppf(0.975, 1) * np.std(gains, ddof=1) / np.sqrt(2)
+        for gains in (of_default, of_one)
+    ]
+    assert lines[1] == [
+        "rare (0.4%), embeddings",
+        "0.7100",
+        f"+12.0 ({half_widths[0]:.1f})",
+        f"+90.0 ({half_widths[1]:.1f})",
+        "-10.0 (0.0)",
+        "+0.00 (0.00)",
+    ]

@@ -14,7 +14,8 @@ from sk_pwiser import MultiTaskCTRCVRClassifier, metrics
 
 pytestmark = pytest.mark.slow
 
-TEMPLATES = Path(__file__).parents[2] / "docs/_templates/autosummary"
+DOCS = Path(__file__).parents[2] / "docs"
+TEMPLATES = DOCS / "_templates/autosummary"
 MEMBERS = api_reference.members_by_class()
 NAMES = list(inspect.signature(MultiTaskCTRCVRClassifier).parameters)
 
@@ -70,6 +71,13 @@ def test_a_search_for_a_parameter_finds_the_estimator():
     assert "index::" not in page_of("sk_pwiser.losses.PWiseR")
 
 
+def test_the_page_of_the_estimator_shows_its_signature():
+    page = page_of("sk_pwiser.MultiTaskCTRCVRClassifier")
+    assert re.search(
+        r"^\.\. autoclass:: MultiTaskCTRCVRClassifier$", page, re.MULTILINE
+    )
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     path = tmp_path_factory.mktemp("docs") / "api_table.rst"
@@ -116,14 +124,27 @@ def test_every_parameter_has_one_group():
         parameter_tables.check_groups({*NAMES, "new"} - {"verbose"})
 
 
-def test_the_tables_state_defaults_texts_and_entries():
+def test_the_tables_state_defaults_and_texts():
     text = parameter_tables.estimator_tables()
     for name in NAMES:
         assert f"   * - `{name}=" in text
     assert "   * - `validation_fraction=0.1`\n     - Share of the rows" in text
-    assert "`category_dropout='auto'`" in text
-    assert "`average_decay=0.99`" in text
-    assert "`task_space='entire'`" in text
+
+
+@pytest.mark.parametrize("name", parameter_tables.ENTRIES)
+def test_the_page_of_parameters_describes_every_entry_with_its_default(name):
+    page = (DOCS / "user_guide/parameters.rst").read_text(encoding="utf-8")
+    described = re.findall(r"^`(\w+=.+)`\n    \S", page, re.MULTILINE)
+    defaults = parameter_tables.ENTRIES[name]
+    assert defaults
+    assert {f"{key}={value!r}" for key, value in defaults.items()} <= {*described}
+
+
+def test_the_page_of_parameters_describes_entries_once():
+    page = (DOCS / "user_guide/parameters.rst").read_text(encoding="utf-8")
+    described = re.findall(r"^`(\w+)=.+`\n    \S", page, re.MULTILINE)
+    entries = [key for keys in parameter_tables.ENTRIES.values() for key in keys]
+    assert sorted(described) == sorted(entries)
 
 
 @pytest.mark.parametrize(

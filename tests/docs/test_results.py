@@ -1,6 +1,7 @@
 """The tables and charts of result files: what is bold, marked, joined and chosen."""
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -109,6 +110,8 @@ def test_tables_are_chosen_by_their_captions():
     ]
     found = results.with_caption(parts, "rare: click")
     assert found == parts[:2]
+    found = results.without_captions(parts, ["rare: CVR", "long"])
+    assert found == [*parts[:2], parts[3]]
 
 
 def test_rows_below_a_text_are_compared_with_each_other_and_a_last_text_is_a_note():
@@ -170,13 +173,27 @@ def test_a_chart_names_its_rows_and_takes_the_colours_of_the_page():
     assert not any(colour in svg for colour in results.PAGE_COLOURS)
 
 
+def test_a_chart_marks_zero_if_there_are_values_on_both_sides():
+    rows = ("a; +0.02 (0.01)", "b; -0.01 (0.01)")
+    both = results.draw(results.read_points([[table("x", *rows)]], "x"), "x", "")
+    one = results.draw(results.read_points([[table("x", rows[0])]], "x"), "x", "")
+    n_lines = [svg.count('<g id="line2d_') for svg in (both, one)]
+    ticks = [svg.count('<g id="xtick_') for svg in (both, one)]
+    # Without the lines of ticks and of the grid, two per point: dot, spread; and zero.
+    assert n_lines[0] - 2 * ticks[0] - (n_lines[1] - 2 * ticks[1]) > 2
+
+
 def test_the_chart_of_the_front_page_compares_with_other_packages():
-    text = (DOCS / "results" / "real_auc_peers.json").read_text(encoding="utf-8")
-    points = results.read_points([json.loads(text)], "engage AUC", "engage")
+    page = (DOCS / "index.rst").read_text(encoding="utf-8")
+    chart = page.split(".. results-chart:: ")[1].split("\n\n")[0]
+    options = dict(re.findall(r"^ +:(\w+): (.*)$", chart, re.MULTILINE))
+    text = (DOCS / chart.partition("\n")[0]).read_text(encoding="utf-8")
+    points = results.read_points(
+        [json.loads(text)], options["column"], options["caption"]
+    )
     labels = {label for label, *_ in points}
-    assert {"LightGBM", "CatBoost", "logistic regression"} <= labels
-    # Boosted trees with the same inputs: rates of values.
-    assert {"LightGBM, TargetEncoder", "HistGradientBoosting, TargetEncoder"} <= labels
+    assert {"sk_pwiser, pwiser", "sk_pwiser, bce"} <= labels
+    assert {"LightGBM", "logistic regression"} <= labels
 
 
 def of_data_set(name, value):

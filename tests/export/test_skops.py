@@ -102,9 +102,10 @@ def test_files_of_all_releases_can_be_read(file):
     assert_allclose(estimator.predict_proba(table_of(name)), expected, atol=1e-5)
 
 
-def test_the_first_release_has_files():
+@pytest.mark.parametrize("release", ["0.1.0", "0.2.0"])
+def test_the_releases_have_files(release):
     for name in ("calibrator", "cp_logistic", "sparse_linear"):
-        assert (SKOPS_FOLDER / f"0.1.0_{name}.skops").exists()
+        assert (SKOPS_FOLDER / f"{release}_{name}.skops").exists()
 
 
 def test_the_file_holds_one_class_and_arrays_of_numbers():

@@ -1,0 +1,60 @@
+"""Tables in CSV and Parquet files."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sk_pwiser._utils._extras import import_extra
+
+SEPARATORS = (",", ";", "\t", "|")
+# The ends of names of Parquet files.
+PARQUET = (".parquet", ".pq")
+
+
+def is_parquet(path: Path) -> bool:
+    """Return whether a file is one of Parquet by its name."""
+    return path.suffix.lower() in PARQUET
+
+
+def read_parquet(path: Path, id_names: Iterable[str], option: str) -> Any:
+    """Return the table in a Parquet file; ids are not rounded."""
+    pd = import_extra("pandas", option)
+
+    def table(**options: Any) -> Any:
+        # pandas makes an index of columns that were one when the file was written.
+        frame = pd.read_parquet(path, **options)
+        index_names = [name for name in frame.index.names if name is not None]
+        return frame.reset_index(index_names)
+
+    frame = table()
+    ids = frame.columns.intersection(list(id_names))
+    rounded = list(frame[ids].select_dtypes("float"))
+    if rounded:
+        # Beside missing values, integers became floats, which merge ids above 2^53.
+        exact = table(dtype_backend="numpy_nullable")
+        frame[rounded] = exact[rounded].set_axis(frame.index)
+    return frame
+
+
+def read_texts(path: Path, expected_names: Sequence[str], option: str) -> Any:
+    """Return the table in a CSV file as text, in which blanks are missing values.
+
+    The separator is the one that tells most of the expected columns apart, and of
+    these the one with most columns.
+    """
+    pd = import_extra("pandas", option)
+    try:
+        headers = {sep: list(pd.read_csv(path, sep=sep, nrows=0)) for sep in SEPARATORS}
+        expected = set(expected_names)
+        separator = max(
+            SEPARATORS,
+            key=lambda sep: (
+                len(expected.intersection(headers[sep])),
+                len(headers[sep]),
+            ),
+        )
+        return pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, na_values=[""]
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
