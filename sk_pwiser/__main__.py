@@ -302,10 +302,15 @@ def show_logs(arguments: argparse.Namespace) -> None:
 def score_logs(
     score_log: Callable[..., Scores], arguments: argparse.Namespace
 ) -> list[Scores]:
-    """Return the scores by model of each generated log."""
+    """Return the scores by model of each generated log; say when each is done."""
     seeds = range(arguments.seed, arguments.seed + N_LOGS)
     jobs = (joblib.delayed(score_log)(arguments, seed) for seed in seeds)
-    return joblib.Parallel(n_jobs=arguments.jobs)(jobs)
+    parallel = joblib.Parallel(n_jobs=arguments.jobs, return_as="generator")
+    scores = []
+    for scores_of_log in parallel(jobs):
+        scores.append(scores_of_log)
+        print(f"log {len(scores)} of {N_LOGS} is done", file=sys.stderr, flush=True)
+    return scores
 
 
 def baselines() -> dict[str, Any]:
