@@ -76,5 +76,5 @@ ax.legend()
 plt.show()
 
 # %%
-# :doc:`/user_guide/transfer` describes the regularisers, and has figures over seeds on
-# real impressions.
+# :doc:`/user_guide/transfer` describes the regularisers. Figures over seeds on real
+# impressions are in :doc:`/user_guide/explored`.
