@@ -38,6 +38,9 @@ GAP_DEVIATION = 0.05
 # Amounts by which the differences of predictions are shrunk to half, if the variance of
 # the logarithms of amounts over predictions is 1.
 SHRINKING_AMOUNTS = 40.0
+# Squared logarithm that is added to those of the amounts: one or two of them say
+# nothing of how much amounts scatter.
+PRIOR_LOG_SQUARE = 1.0
 # Shares from which on shrinking would change nothing that matters.
 LARGEST_SHARE = 0.98
 
@@ -88,6 +91,14 @@ class AmountSums:
         mean = self.logs / self.weights
         variance = self.log_squares / self.weights - mean.square()
         return variance.clamp(min=0) / self.n_amounts
+
+    def squared_logs(self) -> Tensor:
+        """Return the sum of squared deviations of the logarithms, 0 without amounts."""
+        # Amounts of 0 spread logarithms, a heavy tail the amounts.
+        squared_error = torch.minimum(
+            self.variance_of_mean_log(), self.variance_of_log_ratio()
+        )
+        return (self.n_amounts.square() * squared_error).nan_to_num()
 
 
 def sum_amounts(net: Any, rows: TrainingRows) -> AmountSums:
@@ -196,10 +207,9 @@ def _shrink_by_amounts(net: Any, rows: TrainingRows) -> AmountSums:
     if terms.loss.reads_all_rows:
         return sums
     n_amounts = terms.n_amounts.cpu().double() + sums.n_amounts
-    # Amounts of 0 spread logarithms, a heavy tail the amounts.
-    variance = sums.n_amounts * torch.minimum(
-        sums.variance_of_mean_log(), sums.variance_of_log_ratio()
-    )
+    terms.squared_logs.add_(sums.squared_logs().to(terms.squared_logs))
+    squared_logs = terms.squared_logs.cpu().double() + PRIOR_LOG_SQUARE
+    variance = squared_logs / n_amounts
     slopes = n_amounts / (n_amounts + SHRINKING_AMOUNTS * variance)
     slopes = torch.where(slopes > LARGEST_SHARE, 1.0, slopes)
     earlier_slopes = torch.ones_like(slopes)

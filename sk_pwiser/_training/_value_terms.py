@@ -31,6 +31,9 @@ class ValueTerms(nn.Module):
     log_gaps : Tensor of shape (n_values,)
         Mean logarithm of amounts over predictions, less the logarithm of the ratio of
         their totals, over all rows so far; NaN without any.
+    squared_logs : Tensor of shape (n_values,)
+        Sums of squared deviations of the logarithms of amounts over predictions, over
+        all rows so far.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class ValueTerms(nn.Module):
         # Of all rows so far, by which the level of a value is trusted.
         self.n_amounts = nn.Buffer(torch.zeros(len(self.names)))
         self.log_gaps = nn.Buffer(torch.full((len(self.names),), torch.nan))
+        self.squared_logs = nn.Buffer(torch.zeros(len(self.names)))
         # On the device, and changed in place, as graphs require.
         self._totals = nn.Buffer(torch.zeros(len(self.names)), persistent=False)
         self._n_rows = nn.Buffer(torch.zeros(()), persistent=False)
@@ -56,9 +60,12 @@ class ValueTerms(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        # Files of early development versions have no gaps.
+        # Files of early development versions have neither.
         state_dict.setdefault(
             f"{prefix}log_gaps", torch.full_like(self.log_gaps, torch.nan)
+        )
+        state_dict.setdefault(
+            f"{prefix}squared_logs", torch.zeros_like(self.squared_logs)
         )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

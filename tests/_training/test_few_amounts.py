@@ -31,6 +31,17 @@ def log_amounts(model):
     return np.log(model.predict_value(X, given_event=True))
 
 
+def share_of(n_amounts, variance):
+    """Return the slope of so many amounts; one more deviates by 1."""
+    return n_amounts / (n_amounts + 40 * (variance + 1 / n_amounts))
+
+
+def rows_with(n_amounts, first=0):
+    """Return the numbers of all rows without an amount, and of some with one."""
+    with_amount = np.flatnonzero(BOUGHT)[first : first + n_amounts]
+    return np.concatenate([with_amount, np.flatnonzero(~BOUGHT)])
+
+
 @pytest.fixture(scope="module")
 def unshrunk():
     with pytest.MonkeyPatch.context() as patch:
@@ -46,7 +57,7 @@ def model():
 def test_a_fit_shrinks_by_the_number_and_the_scatter_of_amounts(model, unshrunk):
     residuals = np.log(Y["spend"][BOUGHT]) - log_amounts(unshrunk)[BOUGHT]
     n_amounts = BOUGHT.sum()
-    share = n_amounts / (n_amounts + 40 * residuals.var(ddof=0))
+    share = share_of(n_amounts, residuals.var(ddof=0))
     assert slope(unshrunk) == 1
     before = log_amounts(unshrunk)
     after = log_amounts(model)
@@ -80,8 +91,26 @@ def test_updates_shrink_less(model):
     assert_array_equal(np.sort(slopes), slopes)
     n_amounts = 4 * BOUGHT.sum()
     residuals = np.log(Y["spend"][BOUGHT]) - log_amounts(later)[BOUGHT]
-    share = n_amounts / (n_amounts + 40 * residuals.var(ddof=0))
+    share = share_of(n_amounts, residuals.var(ddof=0))
     assert_allclose(slopes[-1], share, atol=0.01)
+
+
+@pytest.mark.parametrize("n_amounts", [1, 2, 5])
+def test_a_small_update_does_not_undo_it(n_amounts):
+    """Few amounts scatter little by chance, one of them not at all."""
+    rows = rows_with(25)
+    model = valued().fit(X.iloc[rows], Y.iloc[rows])
+    before = slope(model)
+    assert before < 0.6
+    later = rows_with(n_amounts, first=25)
+    model.partial_fit(X.iloc[later], Y.iloc[later])
+    assert before < slope(model) < before + 0.1
+
+
+def test_a_single_amount_is_predicted_for_nearly_all_rows():
+    rows = rows_with(1)
+    model = valued().fit(X.iloc[rows], Y.iloc[rows])
+    assert_allclose(slope(model), share_of(1, 0), rtol=1e-5)
 
 
 def test_rows_without_an_amount_change_nothing():
