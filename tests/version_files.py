@@ -18,6 +18,16 @@ from sk_pwiser.linear_model import CPMultiTaskLogistic, MultiTaskSparseLinear
 
 FOLDER = Path(__file__).parent / "_estimator" / "version_files"
 SKOPS_FOLDER = Path(__file__).parent / "export" / "version_files"
+SMALL = {
+    "network_params": {"bottom_units": (3,), "tower_units": ()},
+    "embedding_dim": 2,
+    "batch_size": 16,
+    "lr": 0.03,
+    "max_epochs": 3,
+    "early_stopping": False,
+    "random_state": 0,
+    "device": "cpu",
+}
 
 
 def table():
@@ -37,17 +47,8 @@ def table():
 def train():
     """Return the model of the file of `save`."""
     X, Y = table()
-    return MultiTaskCTRCVRClassifier(
-        network_params={"bottom_units": (3,), "tower_units": ()},
-        target_encoding=["shop"],
-        embedding_dim=2,
-        batch_size=16,
-        lr=0.03,
-        max_epochs=3,
-        early_stopping=False,
-        random_state=0,
-        device="cpu",
-    ).fit(X, Y)
+    model = MultiTaskCTRCVRClassifier(target_encoding=["shop"], **SMALL)
+    return model.fit(X, Y)
 
 
 def table_with_value():
@@ -66,7 +67,6 @@ def train_with_value():
         [[k / 9, (k % 3) / 3] for k in range(9)], index=[f"item {k}" for k in range(9)]
     )
     return MultiTaskCTRCVRClassifier(
-        network_params={"bottom_units": (3,), "tower_units": ()},
         value_tasks={"spend": "sale"},
         exposure_features=["place"],
         encoding_params={
@@ -76,13 +76,7 @@ def train_with_value():
             "forget_after": 5,
         },
         target_encoding=["shop", "item"],
-        embedding_dim=2,
-        batch_size=16,
-        lr=0.03,
-        max_epochs=3,
-        early_stopping=False,
-        random_state=0,
-        device="cpu",
+        **SMALL,
     ).fit(X, Y)
 
 

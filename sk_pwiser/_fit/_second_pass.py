@@ -95,13 +95,15 @@ class SecondPass:
             return
         assert self.order is not None
         if self.blocks.have_order:
-            used = np.flatnonzero(~is_held_out)
-            firsts = [lists[index].first[used] for index in self.order.list_runs]
-            self.order.add(codes[used], order_block[used], firsts)
+            training_rows = np.flatnonzero(~is_held_out)
+            firsts = [
+                lists[index].first[training_rows] for index in self.order.list_runs
+            ]
+            self.order.add(codes[training_rows], order_block[training_rows], firsts)
             # Those of amounts come last.
-            events = labels[used, : statistics.n_events]
-            event_weights = weights[used, : statistics.n_events]
-            self.order.add_labels(events, event_weights, order_block[used])
+            events = labels[training_rows, : statistics.n_events]
+            event_weights = weights[training_rows, : statistics.n_events]
+            self.order.add_labels(events, event_weights, order_block[training_rows])
         # Validation rows read the statistics of all blocks.
         block[is_held_out] = self.blocks.n_blocks
         self.counts.add(codes, labels, weights, block, lists)

@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from pools import Linear
 from small_model import small
-from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 N = 2_400
 RNG = np.random.default_rng(0)
@@ -28,17 +27,6 @@ CLICK = RNG.random(N) < 1 / (1 + np.exp(-(1 + X["x"] - 0.6 * X["position"])))
 Y = pd.DataFrame({"click": CLICK, "conversion": CLICK & (RNG.random(N) < 0.5)})
 Y = Y.astype(int)
 AMOUNTS = Y.assign(spend=np.where(Y["conversion"], 1.0 + ITEM % 5, np.nan))
-
-
-class Linear(MultiTaskNetwork):
-    """A network that does not know of exposures."""
-
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.head = nn.Linear(self.width, self.n_tasks)
-
-    def forward(self, codes, numeric):
-        return NetworkOutput(self.head(self.input_layer(codes, numeric)))
 
 
 def shown(**params):
