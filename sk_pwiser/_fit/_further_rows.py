@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from sk_pwiser._columns._column_warnings import warn_about_few_values
 from sk_pwiser._columns._encoder import learn_constant_columns
@@ -59,6 +60,19 @@ class FurtherRows:
             self.schema.statistics.update(
                 added.codes, added.labels, added.weights, undo, added.lists
             )
+
+    def as_predicted(self, device: torch.device) -> Impressions:
+        """Return the rows as predictions read them: by the statistics of today."""
+        rows = self.train
+        if self.schema.statistics is not None and self.labelled_codes is not None:
+            n_numbers = len(self.schema.encoder.numeric_bins_)
+            rates = self.schema.statistics.transform(
+                self.labelled_codes.codes, self.labelled_codes.lists
+            )
+            numeric = rows.numeric.clone()
+            numeric[:, n_numbers:] = torch.from_numpy(rates)
+            rows = replace(rows, numeric=numeric)
+        return rows.to(device)
 
 
 def encode_further(

@@ -123,7 +123,7 @@ def train_epochs(
                 follow_last_rows(net, rows.valid, data.level)
             if net.criterion_.value_terms is not None:
                 late_rows = rows.valid if data.level is not None else None
-                set_level(net, rows.train, late_rows)
+                set_level(net, rows.train, late_rows, data.rows_per_weight)
     result = describe_end(plan, data, net, result_of(net, kept_epoch(net)))
     net.criterion_.count_fit(data.event_shares, len(data.train), data.n_counted)
     if task is not None:

@@ -30,6 +30,7 @@ from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._training._undo import Undo, log_net
+from sk_pwiser._training._value_level import keep_means
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED, Generators, seeded_globally
 
@@ -155,7 +156,7 @@ def update_in_place(
         net.module_.input_layer.set_unseen_inputs(
             data.schema.unseen_inputs(), data.schema.unseen_sources()
         )
-        train_once(
+        earlier_log_means = train_once(
             net,
             data,
             generators=generators,
@@ -164,6 +165,8 @@ def update_in_place(
             earlier_sizes=earlier_sizes,
         )
         encoded.add_to_statistics(undo)
+        if earlier_log_means is not None:
+            keep_means(net, encoded.as_predicted(device), earlier_log_means)
     finally:
         close_logs(net)
     result = result_of_update(settings, data, net, generators)
@@ -196,7 +199,7 @@ def update_new_net(
     global_seed = draw_global_seed(deepcopy(generators))
     try:
         earlier_sizes = encoded.grow_tables(net, undo)
-        train_once(
+        earlier_log_means = train_once(
             net,
             data,
             generators=generators,
@@ -205,6 +208,8 @@ def update_new_net(
             earlier_sizes=earlier_sizes,
         )
         encoded.add_to_statistics(undo)
+        if earlier_log_means is not None:
+            keep_means(net, encoded.as_predicted(plan.device), earlier_log_means)
     finally:
         close_logs(net)
     result = result_of_update(settings, data, net, generators)

@@ -14,9 +14,6 @@ from sk_pwiser._utils._warnings import warn_user
 
 # An amount that is so many times the median is probably a fault of the log.
 LARGEST_MULTIPLE = 1e9
-# The level of later rows, of an update or of a calibration counts as far as their
-# amounts tell it: a half with so many amounts.
-LEVEL_AMOUNTS = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)

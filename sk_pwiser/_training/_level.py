@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._training._validation_figures import LOSS_ROWS
@@ -28,6 +27,18 @@ from sk_pwiser._training._validation_figures import LOSS_ROWS
 PRIOR_DEVIATION = 0.5
 # Events of earlier rows that halve its square.
 LEVEL_EVENTS = 10
+# Its smallest value: levels drift, however many events were seen before. The rows of
+# an update move the level half of the way with 100 events.
+DRIFT_DEVIATION = 0.1
+# The level after an update is that before its training, whatever the offset.
+ANY_DEVIATION = 10.0
+# Events of an update that keep half of the level.
+KEPT_EVENTS = 100.0
+# Offsets are found within these bounds, in steps of Newton's method until the last one
+# is shorter than the smallest.
+LARGEST_OFFSET = 50.0
+SMALLEST_STEP = 1e-9
+MOST_STEPS = 60
 
 
 # ---------------------------------------------------------------- offsets of rows
@@ -77,52 +88,70 @@ def read_heads(net: Any, rows: TrainingRows) -> Heads:
 def find_offset(heads: Tensor, y: Tensor, weights: Tensor, deviation: Any) -> Tensor:
     """Return the most probable offset of each task, float64 of shape `(n_tasks,)`.
 
-    The other arguments have the shape `(n_rows, n_tasks)`, the deviation any.
+    The other arguments have the shape `(n_rows, n_tasks)`, the deviation any. Labels
+    may be probabilities.
     """
-    # In units of the deviations: between tasks, these differ by up to 1e6.
-    z = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([z], max_iter=50, line_search_fn="strong_wolfe")
     # Tensors of float64 of many rows would need much memory.
     tensors = (torch.split(tensor, LOSS_ROWS) for tensor in (heads, y, weights))
     chunks = list(zip(*tensors, strict=True))
-    n_rows = len(y)
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        total = _add_gradient(z.square().sum() / 2 / n_rows)
-        for heads, y, weights in chunks:
-            logits = heads.double() + z * deviation
-            losses = F.binary_cross_entropy_with_logits(
-                logits, y.double(), weights.double(), reduction="sum"
-            )
-            total += _add_gradient(losses / n_rows)
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    offset: Tensor = z.detach() * deviation
+    precision = torch.as_tensor(deviation, dtype=torch.float64) ** -2
+    n_tasks = y.shape[1]
+    offset = torch.zeros(n_tasks, dtype=torch.float64)
+    lowest = torch.full((n_tasks,), -LARGEST_OFFSET, dtype=torch.float64)
+    highest = torch.full((n_tasks,), LARGEST_OFFSET, dtype=torch.float64)
+    for _ in range(MOST_STEPS):
+        slope = -precision * offset
+        curvature = precision.expand(n_tasks).clone()
+        for heads_of_chunk, y_of_chunk, weights_of_chunk in chunks:
+            probabilities = (heads_of_chunk.double() + offset).sigmoid()
+            slope += (weights_of_chunk * (y_of_chunk - probabilities)).sum(dim=0)
+            squares = probabilities * (1 - probabilities)
+            curvature += (weights_of_chunk * squares).sum(dim=0)
+        lowest = torch.where(slope > 0, offset, lowest)
+        highest = torch.where(slope < 0, offset, highest)
+        step = (slope / curvature).nan_to_num()
+        if bool((step.abs() < SMALLEST_STEP).all()):
+            break
+        # The posterior has one maximum: a step of Newton's method that leaves the
+        # interval around it is replaced by one to its middle.
+        newton = offset + step
+        is_inside = (newton > lowest) & (newton < highest)
+        offset = torch.where(is_inside, newton, (lowest + highest) / 2)
     return offset
 
 
-def _add_gradient(term: Tensor) -> Tensor:
-    term.backward()  # type: ignore[no-untyped-call]
-    return term.detach()
-
-
-def follow_update(net: Any, rows: TrainingRows, n_known: Tensor) -> None:
+def follow_update(
+    net: Any, rows: TrainingRows, n_known: Tensor, is_trusted: Tensor
+) -> Tensor:
     """Shift the predictions of a net towards the level of the rows of an update.
 
     The shift is smaller if the numbers of events that earlier rows had, `n_known`, are
-    larger, and goes no farther than the rates of all rows so far allow.
+    larger. Tasks whose earlier level is not trusted go no farther than the rates of all
+    rows so far allow. Returns the shifted probabilities of the rows.
     """
     heads = read_heads(net, rows)
-    scale = (1 + n_known.cpu().double() / LEVEL_EVENTS).sqrt().clamp(max=1e6)
-    deviation = PRIOR_DEVIATION / scale
+    scale = (1 + n_known.cpu().double() / LEVEL_EVENTS).sqrt()
+    deviation = (PRIOR_DEVIATION / scale).clamp(min=DRIFT_DEVIATION)
     offset = find_offset(heads.logits, heads.y, heads.weights, deviation)
     level = heads.logits.double().sigmoid().mean(dim=0).logit(1e-9)
     rates = net.criterion_.possible_rates(given_parents=heads.given_parents)
     low, high = rates.cpu().double().logit(1e-9)
-    offset = offset.clamp((low - level).clamp(max=0), (high - level).clamp(min=0))
+    within = offset.clamp((low - level).clamp(max=0), (high - level).clamp(min=0))
+    offset = torch.where(is_trusted.cpu(), offset, within)
     net.module_.shift_level(offset)
+    return (heads.logits + offset.float()).sigmoid()
+
+
+def keep_level(net: Any, rows: TrainingRows, probabilities: Tensor) -> None:
+    """Shift the predictions of a net to the level of these probabilities of the rows.
+
+    One pass in short steps leaves a level that depends on its last rows. Few rows do
+    not tell it, since their own predictions change more than those of others.
+    """
+    heads = read_heads(net, rows)
+    offset = find_offset(heads.logits, probabilities, heads.weights, ANY_DEVIATION)
+    n_events = (heads.weights * heads.y > 0).sum(dim=0).double()
+    net.module_.shift_level(offset * n_events / (n_events + KEPT_EVENTS))
 
 
 # ---------------------------------------------------------------- the last rows in time

@@ -34,6 +34,9 @@ class ValueTerms(nn.Module):
     squared_logs : Tensor of shape (n_values,)
         Sums of squared deviations of the logarithms of amounts over predictions, over
         all rows so far.
+    log_moves : Tensor of shape (n_values,)
+        Logarithms of the factors by which the level has moved since the first fit.
+        Training adds them to the scores, which would otherwise learn the moves again.
     """
 
     def __init__(
@@ -49,10 +52,10 @@ class ValueTerms(nn.Module):
         self.parents = tuple(parents)
         self.loss = loss
         self.sampling_rate = sampling_rate
-        # Of all rows so far, by which the level of a value is trusted.
         self.n_amounts = nn.Buffer(torch.zeros(len(self.names)))
         self.log_gaps = nn.Buffer(torch.full((len(self.names),), torch.nan))
         self.squared_logs = nn.Buffer(torch.zeros(len(self.names)))
+        self.log_moves = nn.Buffer(torch.zeros(len(self.names)))
         # On the device, and changed in place, as graphs require.
         self._totals = nn.Buffer(torch.zeros(len(self.names)), persistent=False)
         self._n_rows = nn.Buffer(torch.zeros(()), persistent=False)
@@ -60,13 +63,14 @@ class ValueTerms(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        # Files of early development versions have neither.
-        state_dict.setdefault(
-            f"{prefix}log_gaps", torch.full_like(self.log_gaps, torch.nan)
-        )
-        state_dict.setdefault(
-            f"{prefix}squared_logs", torch.zeros_like(self.squared_logs)
-        )
+        # Files of early development versions have none of them.
+        defaults = {
+            "log_gaps": torch.full_like(self.log_gaps, torch.nan),
+            "squared_logs": torch.zeros_like(self.squared_logs),
+            "log_moves": torch.zeros_like(self.log_moves),
+        }
+        for name, default in defaults.items():
+            state_dict.setdefault(prefix + name, default)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
@@ -80,7 +84,8 @@ class ValueTerms(nn.Module):
         if output.value_scores is None or amounts is None:
             raise ValueError("The rows have no amounts, or the network no values.")
         amounts, weights = self.targets(y, sample_weight, amounts)
-        losses = self.loss.row_losses(output.value_scores, amounts)
+        scores = output.value_scores + self.log_moves
+        losses = self.loss.row_losses(scores, amounts)
         return (losses * weights).mean(dim=0)
 
     def targets(

@@ -8,7 +8,9 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from sk_pwiser import _responses
-from sk_pwiser._tasks._amounts import LEVEL_AMOUNTS
+
+# The level of calibration rows is followed by half with so many amounts.
+LEVEL_AMOUNTS = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
