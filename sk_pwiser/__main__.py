@@ -32,7 +32,12 @@ from sk_pwiser._columns._text_cells import MISSING_WORDS
 from sk_pwiser._columns._value_kinds import DATE
 from sk_pwiser._command import _explain
 from sk_pwiser._command._messages import messages_in_one_line
-from sk_pwiser._command._table_files import is_parquet, read_parquet, read_texts
+from sk_pwiser._command._table_files import (
+    check_columns,
+    is_parquet,
+    read_parquet,
+    read_texts,
+)
 from sk_pwiser._responses import positive_probabilities
 from sk_pwiser._tasks._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils._extras import import_extra
@@ -453,12 +458,7 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     named_columns = [*targets, *value_names, *arguments.categorical, *arguments.ignore]
     if arguments.time is not None:
         named_columns.append(arguments.time)
-    absent_columns = [name for name in named_columns if name not in frame.columns]
-    if absent_columns:
-        raise ValueError(
-            f"{path.name} has no columns {absent_columns}; its columns are "
-            f"{list(frame.columns)}"
-        )
+    check_columns(path, frame, named_columns)
     labels, missing, _ = read_labels(frame[targets], "ignore")
     if missing is not None:
         raise ValueError(

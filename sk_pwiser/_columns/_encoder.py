@@ -23,6 +23,7 @@ from sk_pwiser._columns._base import (
 from sk_pwiser._columns._piecewise_linear import MAX_BINS
 from sk_pwiser._columns._sparse import SparseColumns
 from sk_pwiser._columns._vocabulary import MIN_FREQUENCY
+from sk_pwiser._utils._checks import nearest
 from sk_pwiser._utils._warnings import warn_user
 
 # Number of rows of the result that are filled at a time, column by column: this part of
@@ -243,6 +244,16 @@ class TableEncoder:
             )
         return X.select(names) if hasattr(X, "select") else X[names], True
 
+    def _question(self, X):
+        """Return a question about a name of a column that a table lacks, or ""."""
+        fitted_names = list(getattr(self, "feature_names_in_", ()))
+        new_names = [name for name in X.columns if name not in fitted_names]
+        for name in fitted_names:
+            meant = nearest(name, () if name in X.columns else new_names)
+            if meant:
+                return f"Did you mean {name!r} by {meant!r}?"
+        return ""
+
     def _validate(self, X, reset=False):
         """Check a table as scikit-learn does; with `reset`, learn its column names."""
         if reset:
@@ -256,7 +267,12 @@ class TableEncoder:
                     f"X must have at least one row and column; its shape is {X.shape}."
                 )
             _frames.refuse_repeated("The columns of X", list(X.columns))
-            validation.validate_data(validator, X, reset=reset, skip_check_array=True)
+            try:
+                validation.validate_data(
+                    validator, X, reset=reset, skip_check_array=True
+                )
+            except ValueError as error:
+                raise ValueError(f"{error}{self._question(X)}") from error
             if validation._get_feature_names(X) is None and _frames.is_polars(X):
                 raise TypeError(
                     "This scikit-learn cannot read the column names of this polars. "

@@ -249,7 +249,10 @@ class NumericColumn(Column):
     def _advice(self, column):
         """Return what to do with a column that holds no numbers."""
         if not _frames.holds_dates(column):
-            return " Convert it to numbers, or fit with it in categorical_features."
+            return (
+                f" Convert it, for example by X[{self.name!r}].astype(float), or fit "
+                "with it in categorical_features."
+            )
         return (
             " If its dates order the rows, fit with encoding_params={'time_column': "
             f"{self.name!r}}}; otherwise derive numbers, such as the hour, the weekday "

@@ -165,9 +165,11 @@ def check_kinds(values, fitted_kinds, start, middle):
     earlier_kinds = fitted_kinds - LARGE.keys()
     equal_kinds = TIMES if KINDS[2] in earlier_kinds else set()
     if kinds and earlier_kinds and kinds.isdisjoint(earlier_kinds | equal_kinds):
+        earlier_text = " and ".join(sorted(earlier_kinds))
+        text = " and ".join(sorted(kinds))
         raise ValueError(
-            f"{start} {' and '.join(sorted(earlier_kinds))}{middle} "
-            f"{' and '.join(sorted(kinds))}, such as {values[0]!r}: none can be equal."
+            f"{start} {earlier_text}{middle} {text}, such as {values[0]!r}: none can "
+            f"be equal. Convert {text} to {earlier_text}."
         )
 
 

@@ -17,6 +17,7 @@ from sk_pwiser._columns._text_cells import numbers_of_texts
 from sk_pwiser._command._messages import messages_in_one_line
 from sk_pwiser._command._table_files import (
     PARQUET,
+    check_columns,
     is_parquet,
     read_parquet,
     read_texts,
@@ -183,12 +184,7 @@ def read_rows(path: Path, model: Any, id_name: str | None = None) -> tuple[Any, 
         frame = read_parquet(path, id_columns, "explain")
     else:
         frame = read_texts(path, expected_names, "explain")
-    absent_names = [name for name in expected_names if name not in frame.columns]
-    if absent_names:
-        raise ValueError(
-            f"{path.name} has no columns {absent_names}; its columns are "
-            f"{list(frame.columns)}"
-        )
+    check_columns(path, frame, expected_names)
     if not len(frame):
         raise ValueError(f"{path.name} has no rows")
     names = None if id_name is None else frame[id_name].tolist()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sk_pwiser._utils._checks import did_you_mean
 from sk_pwiser._utils._extras import import_extra
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -34,6 +35,16 @@ def read_parquet(path: Path, id_names: Iterable[str], option: str) -> Any:
         exact = table(dtype_backend="numpy_nullable")
         frame[rounded] = exact[rounded].set_axis(frame.index)
     return frame
+
+
+def check_columns(path: Path, frame: Any, expected_names: Iterable[str]) -> None:
+    """Raise if the table in a file lacks columns."""
+    absent_names = [name for name in expected_names if name not in frame.columns]
+    if absent_names:
+        raise ValueError(
+            f"{path.name} has no columns {absent_names}; its columns are "
+            f"{list(frame.columns)}.{did_you_mean(absent_names[0], frame.columns)}"
+        )
 
 
 def read_texts(path: Path, expected_names: Sequence[str], option: str) -> Any:

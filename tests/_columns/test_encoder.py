@@ -34,6 +34,26 @@ def test_missing_and_unseen_values_have_codes_that_training_rows_had():
     assert codes.tolist() == [[UNSEEN, UNSEEN], [MISSING, UNSEEN], [2, 2]]
 
 
+def test_a_misspelt_column_is_named():
+    fitted = pd.DataFrame({"amount": [1.0, 2.0], "age": [3.0, 4.0]})
+    encoder = TableEncoder()
+    encoder.fit_transform(fitted)
+    with pytest.raises(ValueError, match="Did you mean 'amount' by 'ammount'"):
+        encoder.transform(fitted.rename(columns={"amount": "ammount"}))
+    with pytest.raises(ValueError, match="missing:\n- amount\n$"):
+        encoder.transform(fitted[["age"]])
+
+
+def test_text_in_place_of_numbers_says_how_to_convert_it():
+    fitted = pd.DataFrame({"amount": [1.0, 2.0], "flight": [3, 4]})
+    encoder = TableEncoder(["flight"])
+    encoder.fit_transform(fitted)
+    with pytest.raises(TypeError, match=r"X\['amount'\].astype\(float\)"):
+        encoder.transform(fitted.assign(amount=["1.0", "2.0"]))
+    with pytest.raises(ValueError, match="Convert text to numbers"):
+        encoder.transform(fitted.assign(flight=["3", "4"]))
+
+
 def test_lists_keep_the_types_of_their_values():
     X = [[1, "a", 0.5], [2**53 + 1, None, 1.5], [1, "a", 2.5], [2**53, float("nan"), 0]]
     encoder = TableEncoder([0, 1], min_frequency=1)

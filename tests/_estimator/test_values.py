@@ -206,8 +206,8 @@ def test_the_last_rows_in_time_move_the_level():
     with_times = X.assign(time=time)
     model.fit(with_times, rising)
     late = model.predict_value(with_times[-120:])[:, 1].mean()
-    # 120 rows count as far as 120 / (120 + 100).
-    assert 1.6 < late < 2.4
+    # A move to threefold amounts is not chance.
+    assert 2.6 < late < 3.1
 
 
 def test_files_hold_values(model, tmp_path):
