@@ -328,8 +328,8 @@ MEANINGS = {
     "new values": "More than half of the rows of the last period (without times, of a "
     "random tenth of the rows) have a value that does not occur in the other rows",
     "drift": "Alone, a column tells the last period from the first with an AUC above "
-    f"{_column_facts.DRIFT}. Leave out what grows with the time, such as the number of "
-    "the month: predictions for later values are not learnt from any row",
+    f"{_column_facts.DRIFT}; leave out numbers that grow with the time, such as that "
+    "of the month",
 }
 
 

@@ -40,7 +40,7 @@ def test_a_misspelt_column_is_named():
     encoder.fit_transform(fitted)
     with pytest.raises(ValueError, match="Did you mean 'amount' by 'ammount'"):
         encoder.transform(fitted.rename(columns={"amount": "ammount"}))
-    with pytest.raises(ValueError, match="missing:\n- amount\n$"):
+    with pytest.raises(ValueError, match=r"missing:\n- amount\n$"):
         encoder.transform(fitted[["age"]])
 
 
