@@ -363,7 +363,7 @@ def report_table(report, name, table, entries):
         f"{n_units:,} units, {table.X.shape[1]} columns;",
         f"{rates_of(table.Y)}",
     )
-    report.table([*FIGURES, "pred/obs", *COSTS.values()])
+    report.table([*FIGURES, "pred/obs", *COSTS.values(), "seeds"])
     for model, entry in entries.items():
         cells = []
         for figure in FIGURES:
@@ -372,7 +372,7 @@ def report_table(report, name, table, entries):
             cells.append(f"{values.mean():.4f}{deviation}")
         cells += [f"{entry.pred_obs:.2f}"]
         cells += [f"{entry.median(fact):.1f}" for fact in ("fit", "predict")]
-        cells += [f"{entry.median('MiB'):.0f}"]
+        cells += [f"{entry.median('MiB'):.0f}", str(len(entry.runs))]
         report.row(model, cells)
     chosen = {
         model: sorted({run["choice"] for run in entry.runs})
@@ -535,7 +535,8 @@ def report_all(report, arguments):
         for model in arguments.models:
             seeds = seeds_of_model(model, arguments)
             done = [runs.read(name, model, seed) for seed in seeds]
-            if done and all(run is not None for run in done):
+            done = [run for run in done if run is not None]
+            if done:
                 entries[model] = Entry(tables[name], done)
         all_entries[name] = entries
     for own in OWN:

@@ -506,7 +506,7 @@ def fine_tune(
       category values that are new or do not occur in `X`;
     - "tred" penalises the distance from those features of the source that matter in the
       new market; the features are the input of the network's towers. It gained nothing
-      over plain fine-tuning in the comparisons of :ref:`transfer`.
+      over plain fine-tuning in any comparison.
 
     Parameters
     ----------
