@@ -12,6 +12,9 @@ LONG_NAME = re.compile(r'(?<=<span class="pre">)[^<\s]{16,}(?=</span>)')
 # Behind a dot after a name, the two underscores of a parameter of a step and the signs
 # of a call; not within numbers.
 BREAK = re.compile(r"(?<=[A-Za-z_)\]]\.|__|.[(=,])(?=[A-Za-z\d&\"'(\[])")
+# Code with such a place, its link, and the signs without a space before and behind it.
+CODE = r"<code [^>]*>(?:(?!</code>).)*<wbr>(?:(?!</code>).)*</code>"
+CODE_AND_SIGNS = re.compile(rf"[(“]?(?:<a [^>]*>{CODE}</a>|{CODE})[^\s<]*", re.DOTALL)
 # In the tables of the reference, Sphinx has no space at which a signature may break.
 SUMMARY = re.compile(r'<table class="autosummary.*?</table>', re.DOTALL)
 NO_BREAK_SPACE = "\xa0"
@@ -32,4 +35,5 @@ def allow_breaks_of_page(app, name, template, context, doctree):
 def allow_breaks(page):
     """Return the HTML of a page in which long names and signatures may break."""
     page = SUMMARY.sub(lambda table: table[0].replace(NO_BREAK_SPACE, " "), page)
-    return LONG_NAME.sub(lambda name: BREAK.sub("<wbr>", name[0]), page)
+    page = LONG_NAME.sub(lambda name: BREAK.sub("<wbr>", name[0]), page)
+    return CODE_AND_SIGNS.sub(r'<span class="unbroken">\g<0></span>', page)
