@@ -51,6 +51,7 @@ extensions = [
     "sphinx.ext.githubpages",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "line_breaks",
     "math_svg",
     "results_directives",
     "sphinx_design",

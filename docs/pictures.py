@@ -551,10 +551,14 @@ def reliability_panel(left, task, curves):
             for predicted, observed in zip(curve.predicted, curve.observed, strict=True)
         ]
         shapes += dots(points, colour)
-        x, y = points[-1]
         # "after" on the side of the diagonal, "before" below its line.
-        label_y = y - GAP if name == "after" else y + 2 * GAP
-        shapes.append(text_at(x, label_y, name, anchor="end", colour=colour))
+        if name == "after":
+            x, y = points[-1]
+            label = text_at(x, y - GAP, name, anchor="end", colour=colour)
+        else:
+            x, y = points[-2]
+            label = text_at(x + GAP, y + GAP, name, anchor="start", colour=colour)
+        shapes.append(label)
     return shapes
 
 
