@@ -39,6 +39,7 @@ from _harness import (
     expected_log_loss,
     make_parser,
     processor_time,
+    seeds_of,
 )
 from _tables import GENERATED, KUAIRAND, load_tables
 from scipy import stats
@@ -108,7 +109,7 @@ def fit(tables, inputs, network, loss, seed):
 def fit_all(arguments):
     """Return a row per fit; data sets whose files are absent are left out."""
     rows = []
-    for data, seed in product(arguments.data, range(arguments.seeds)):
+    for data, seed in product(arguments.data, seeds_of(arguments)):
         try:
             tables = load_tables(data, os.environ.get("SK_PWISER_DATA"), seed=seed)
         except (FileNotFoundError, ImportError) as error:

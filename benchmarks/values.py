@@ -218,6 +218,7 @@ def epoch_ratios(log, seed):
 def compare_counts(report, arguments):
     """Print from how many conversions on a value beats the mean amount."""
     n_seeds = max(arguments.seeds, 10) if not arguments.quick else arguments.seeds
+    first_seed = arguments.first_seed
     for tail in TAILS:
         report.text("", f"Few conversions, {TITLES[tail]}; {n_seeds} seeds")
         report.table(
@@ -225,7 +226,7 @@ def compare_counts(report, arguments):
         )
         for n_conversions in N_CONVERSIONS:
             rows = []
-            for seed in range(n_seeds):
+            for seed in range(first_seed, first_seed + n_seeds):
                 n_rows = int(n_conversions / CONVERSION_RATE)
                 log = generated(tail, 500 + seed, n_train=n_rows)
                 rows.append(count_figures(log, seed))

@@ -12,6 +12,7 @@ REQUIREMENTS = {
     "pandas": ("pandas pyarrow", "pandas"),
     "pyarrow": ("pyarrow", "pandas"),
     "ray": ('"ray[train]" pandas pyarrow', "ray"),
+    "skops": ("skops", "skops"),
     "torchjd": ('"torchjd[quadprog-projector]"', "torchjd"),
 }
 
