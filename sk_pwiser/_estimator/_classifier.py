@@ -536,9 +536,9 @@ class MultiTaskCTRCVRClassifier(
         What the earlier rows could not show has untrained weights, and is learnt from
         the first rows that do: a numeric column that was constant so far, a sparse
         column without entries, the rates of a task that did not differ between the
-        values of a column. As long as the earlier rows have fewer than 100 events of a
-        task, or 100 rows without the event, its level follows that of the new rows, if
-        there is an `lr_schedule`. No rows are held out.
+        values of a column. The mean prediction of each task follows the events of the
+        rows, half of the way with 100 events, and the steps of the training do not
+        change it, if there is an `lr_schedule`. No rows are held out.
 
         Few conversions say little about single values, and one pass does not correct
         the steps that they caused. The labels of a task are therefore shrunk towards
