@@ -76,7 +76,11 @@ def learn_rates(net: MultiTaskNet, data: EncodedData) -> Tensor | None:
         # The steps of updates are short: without a single event in the first call,
         # probabilities would stay a hundred times too low for thousands of rows.
         probabilities = follow_update(
-            net, rows, n_earlier_events, n_earlier_events >= TRUSTED_EVENTS
+            net,
+            rows,
+            n_earlier_events,
+            n_earlier_events >= TRUSTED_EVENTS,
+            data.rows_per_weight,
         )
     loss = criterion.loss
     if net.settings.pwiser_weight is not None:

@@ -121,18 +121,26 @@ def find_offset(heads: Tensor, y: Tensor, weights: Tensor, deviation: Any) -> Te
 
 
 def follow_update(
-    net: Any, rows: TrainingRows, n_known: Tensor, is_trusted: Tensor
+    net: Any,
+    rows: TrainingRows,
+    n_known: Tensor,
+    is_trusted: Tensor,
+    rows_per_weight: float | None = None,
 ) -> Tensor:
     """Shift the predictions of a net towards the level of the rows of an update.
 
     The shift is smaller if the numbers of events that earlier rows had, `n_known`, are
     larger. Tasks whose earlier level is not trusted go no farther than the rates of all
-    rows so far allow. Returns the shifted probabilities of the rows.
+    rows so far allow. If weights are counts, one of 1 stands for `rows_per_weight`
+    rows. Returns the shifted probabilities of the rows.
     """
     heads = read_heads(net, rows)
+    weights = heads.weights
+    if rows_per_weight is not None:
+        weights = rows_per_weight * weights
     scale = (1 + n_known.cpu().double() / LEVEL_EVENTS).sqrt()
     deviation = (PRIOR_DEVIATION / scale).clamp(min=DRIFT_DEVIATION)
-    offset = find_offset(heads.logits, heads.y, heads.weights, deviation)
+    offset = find_offset(heads.logits, heads.y, weights, deviation)
     level = heads.logits.double().sigmoid().mean(dim=0).logit(1e-9)
     rates = net.criterion_.possible_rates(given_parents=heads.given_parents)
     low, high = rates.cpu().double().logit(1e-9)

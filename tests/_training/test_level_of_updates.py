@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, logit
 
@@ -50,7 +51,7 @@ def test_rows_move_it_as_far_as_their_events_tell(model):
     expected = most_probable_offset(before, Y[UPDATE].to_numpy())
     assert abs(expected).min() > 0.005
     moves = log_odds(updated(model, lr=1e-12)) - before
-    np.testing.assert_allclose(moves.mean(axis=0), expected, atol=1e-3)
+    assert_allclose(moves.mean(axis=0), expected, atol=1e-3)
 
 
 def test_training_does_not_change_it(model, monkeypatch):
@@ -68,7 +69,7 @@ def test_training_does_not_change_it(model, monkeypatch):
         offset = brentq(surplus, -5, 5)
         moves = after[:, task] - trained[:, task]
         kept_share = n_events / (n_events + 100)
-        np.testing.assert_allclose(moves.mean(), kept_share * offset, atol=2e-3)
+        assert_allclose(moves.mean(), kept_share * offset, atol=2e-3)
         assert abs(offset) > 0.01
 
 
@@ -79,7 +80,7 @@ def test_many_small_updates_keep_it(model):
         model.partial_fit(X[rows], Y[rows])
     later = slice(N_FIRST + 1_000, None)
     ratio = model.predict_proba(X[later]).mean(axis=0) / TRUTH[later].mean(axis=0)
-    np.testing.assert_allclose(ratio, 1, atol=0.25)
+    assert_allclose(ratio, 1, atol=0.25)
 
 
 def test_days_scatter_little(model):
@@ -92,7 +93,7 @@ def test_days_scatter_little(model):
         means = model.predict_proba(X[later]).mean(axis=0)
         ratios.append(means / TRUTH[later].mean(axis=0))
     # A day has about 90 conversions, the error of whose number is 10 %.
-    np.testing.assert_allclose(ratios, 1, atol=0.2)
+    assert_allclose(ratios, 1, atol=0.2)
     assert (np.std(ratios, axis=0) < 0.08).all()
 
 
@@ -105,3 +106,19 @@ def test_tasks_without_labels_keep_their_level():
     moves = (log_odds(later) - before).mean(axis=0)
     assert abs(moves[0]) > 2e-3
     assert abs(moves[1]) < 1e-3
+
+
+def test_counts_as_weights_are_numbers_of_rows():
+    counts = np.random.default_rng(0).integers(1, 6, N_FIRST).astype(float)
+    model = MultiTaskCTRCVRClassifier(random_state=0)
+    model.fit(X[:N_FIRST], Y[:N_FIRST], sample_weight=counts)
+    before = log_odds(model)
+    weight = counts[:1_000]
+    counted = deepcopy(model).set_params(lr=1e-12)
+    counted.partial_fit(X[UPDATE], Y[UPDATE], sample_weight=weight)
+    rows = np.repeat(np.arange(1_000), weight.astype(int)) + N_FIRST
+    expected = most_probable_offset(
+        logit(model.predict_proba(X.iloc[rows]).astype(float)), Y.iloc[rows].to_numpy()
+    )
+    moves = log_odds(counted) - before
+    assert_allclose(moves.mean(axis=0), expected, atol=1e-3)
