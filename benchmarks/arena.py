@@ -28,7 +28,9 @@ Protocol
 - Five seeds, or as many as the command says (`--seeds` and, for models of other
   packages, `--peer-seeds`), and one for the searches and for TabM and RealMLP, which
   train for many minutes, and for logistic regression, which has none; where there are
-  times, those of LightGBM are equal, since the rows decide.
+  times, those of LightGBM are equal, since the rows decide. A table of results counts
+  the seeds of each model that are there: CatBoost, which trains for minutes, may have
+  fewer.
 - A figure is the mean over the seeds. The error of a difference has two parts: the
   spread of the differences over the seeds, and that of the test rows, which are drawn
   by units: users where there are some, rows elsewhere.

@@ -29,6 +29,8 @@ from sk_pwiser._utils._warnings import warn_user
 # Number of rows of the result that are filled at a time, column by column: this part of
 # the result stays in the cache of the processor.
 CACHE_ROWS = 2_048
+# Absent columns whose spelling is compared: that of thousands would take minutes.
+MOST_HINTED_NAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,12 +246,14 @@ class TableEncoder:
             )
         return X.select(names) if hasattr(X, "select") else X[names], True
 
-    def _question(self, X):
-        """Return a question about a name of a column that a table lacks, or ""."""
+    def _spelling_hint(self, X):
+        """Return a question about a column that a table lacks, or ""."""
         fitted_names = list(getattr(self, "feature_names_in_", ()))
-        new_names = [name for name in X.columns if name not in fitted_names]
-        for name in fitted_names:
-            meant = nearest(name, () if name in X.columns else new_names)
+        columns = set(X.columns)
+        absent_names = [name for name in fitted_names if name not in columns]
+        new_names = sorted(columns.difference(fitted_names), key=str)
+        for name in absent_names[:MOST_HINTED_NAMES]:
+            meant = nearest(name, new_names)
             if meant:
                 return f"Did you mean {name!r} by {meant!r}?"
         return ""
@@ -272,7 +276,7 @@ class TableEncoder:
                     validator, X, reset=reset, skip_check_array=True
                 )
             except ValueError as error:
-                raise ValueError(f"{error}{self._question(X)}") from error
+                raise ValueError(f"{error}{self._spelling_hint(X)}") from error
             if validation._get_feature_names(X) is None and _frames.is_polars(X):
                 raise TypeError(
                     "This scikit-learn cannot read the column names of this polars. "

@@ -14,9 +14,6 @@ from sk_pwiser._training._value_level import follow_rows, log_means
 from sk_pwiser._utils._random import Generators
 from sk_pwiser._utils._threads import limited_threads
 
-# Earlier rows with and without the event from which on their level is trusted.
-TRUSTED_EVENTS = 100
-
 
 def train_once(
     net: MultiTaskNet,
@@ -75,13 +72,7 @@ def learn_rates(net: MultiTaskNet, data: EncodedData) -> Tensor | None:
         net.module_.set_base_rates(criterion.rates_so_far())
         # The steps of updates are short: without a single event in the first call,
         # probabilities would stay a hundred times too low for thousands of rows.
-        probabilities = follow_update(
-            net,
-            rows,
-            n_earlier_events,
-            n_earlier_events >= TRUSTED_EVENTS,
-            data.rows_per_weight,
-        )
+        probabilities = follow_update(net, rows, n_earlier_events, data.rows_per_weight)
     loss = criterion.loss
     if net.settings.pwiser_weight is not None:
         return probabilities

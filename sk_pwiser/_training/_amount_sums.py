@@ -82,16 +82,18 @@ def sum_amounts(
     terms = net.criterion_.value_terms
     names = [field.name for field in fields(AmountSums)]
     sums = torch.zeros(len(names), len(terms.names), dtype=torch.float64)
-    for part in _with_amounts(rows, terms):
-        _, scores = net.predict_heads(part)
+    for impressions in _with_amounts(rows, terms):
+        _, scores = net.predict_heads(impressions)
         amounts, weights = terms.targets(
-            part.column("y"), part.column("sample_weight"), part.column("amounts")
+            impressions.column("y"),
+            impressions.column("sample_weight"),
+            impressions.column("amounts"),
         )
         scores = scores.double()
         amounts = amounts.cpu().double()
         weights = weights.cpu().double()
-        sums_of_part = _sum_rows(amounts, scores, weights, rows_per_weight)
-        sums += torch.stack([sums_of_part[name] for name in names])
+        further_sums = _sum_rows(amounts, scores, weights, rows_per_weight)
+        sums += torch.stack([further_sums[name] for name in names])
     sums = net.sum_over_workers(rows, sums)
     return AmountSums(**dict(zip(names, sums, strict=True)))
 
@@ -125,15 +127,15 @@ def _sum_rows(
 
 def _with_amounts(rows: TrainingRows, terms: Any) -> Iterator[Impressions]:
     """Yield evenly spaced rows of each part, with those only that count for a value."""
-    for part in rows.parts(shuffled=False):
-        counted = part
+    for impressions in rows.parts(shuffled=False):
+        counted = impressions
         if not terms.loss.reads_all_rows:
-            has_amount = ~part.column("amounts").isnan().all(dim=1)
+            has_amount = ~impressions.column("amounts").isnan().all(dim=1)
             places = torch.nonzero(has_amount).ravel()
-            counted = replace(
-                part, rows=places if part.rows is None else part.rows[places]
-            )
+            if impressions.rows is not None:
+                places = impressions.rows[places]
+            counted = replace(impressions, rows=places)
         if len(counted):
             # All parts take their share: later files may have another level.
-            n_most = ceil_div(MOST_ROWS * len(part), len(rows))
+            n_most = ceil_div(MOST_ROWS * len(impressions), len(rows))
             yield counted.spaced(n_most)

@@ -30,6 +30,8 @@ LEVEL_EVENTS = 10
 # Its smallest value: levels drift, however many events were seen before. The rows of
 # an update move the level half of the way with 100 events.
 DRIFT_DEVIATION = 0.1
+# Earlier rows with and without the event from which on their level is trusted.
+TRUSTED_EVENTS = 100
 # The level after an update is that before its training, whatever the offset.
 ANY_DEVIATION = 10.0
 # Events of an update that keep half of the level.
@@ -124,13 +126,12 @@ def follow_update(
     net: Any,
     rows: TrainingRows,
     n_known: Tensor,
-    is_trusted: Tensor,
     rows_per_weight: float | None = None,
 ) -> Tensor:
     """Shift the predictions of a net towards the level of the rows of an update.
 
     The shift is smaller if the numbers of events that earlier rows had, `n_known`, are
-    larger. Tasks whose earlier level is not trusted go no farther than the rates of all
+    larger. With fewer than `TRUSTED_EVENTS`, it goes no farther than the rates of all
     rows so far allow. If weights are counts, one of 1 stands for `rows_per_weight`
     rows. Returns the shifted probabilities of the rows.
     """
@@ -145,7 +146,7 @@ def follow_update(
     rates = net.criterion_.possible_rates(given_parents=heads.given_parents)
     low, high = rates.cpu().double().logit(1e-9)
     within = offset.clamp((low - level).clamp(max=0), (high - level).clamp(min=0))
-    offset = torch.where(is_trusted.cpu(), offset, within)
+    offset = torch.where(n_known.cpu() >= TRUSTED_EVENTS, offset, within)
     net.module_.shift_level(offset)
     return (heads.logits + offset.float()).sigmoid()
 

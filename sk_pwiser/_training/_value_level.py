@@ -35,7 +35,7 @@ DRIFT_DEVIATION = 0.05
 # Standard errors that a move of the level has by chance at most. One that is clearly
 # larger, such as that to new prices, is followed nearly in full.
 MOST_ERRORS = 3.0
-# As many amounts follow it by half: a few ones may be outliers.
+# Amounts with which half of such a move is followed: a few may be outliers.
 JUMP_AMOUNTS = 30.0
 # Rows of an update that keep half of the level in its training.
 KEPT_ROWS = 100.0
@@ -84,9 +84,9 @@ def follow_rows(
 
 
 def _expected_move(terms: ValueTerms, sums: AmountSums, log_gap: Tensor) -> Tensor:
-    """Return the logarithms of the factors that rows ask for, without chance.
+    """Return the logarithms of the factors by which the level moves, less chance.
 
-    A factor is a weighted mean of those that the totals and the logarithms ask for.
+    They are weighted means of what the totals and the mean logarithms tell.
     """
     n_earlier = terms.n_amounts.cpu().double()
     variance_of_totals = _variance_of_totals(terms, sums)
@@ -105,7 +105,7 @@ def _expected_move(terms: ValueTerms, sums: AmountSums, log_gap: Tensor) -> Tens
     # The ratio of few amounts is right on average, but its logarithm is too small.
     largest_move = MOST_ERRORS * variance_of_totals.sqrt()
     ratio = 1 + trust * (move_of_totals.minimum(largest_move).exp() - 1)
-    # Many amounts may have moved farther.
+    # Many amounts may show a larger move.
     move_of_totals = ratio.log().maximum(trust * move_of_totals)
     expected_move = move_of_totals.lerp(trust * move_of_logs, share_of_logs)
     return torch.where(sums.has_totals, expected_move, 0.0)
@@ -128,8 +128,8 @@ def log_means(net: Any, rows: TrainingRows) -> Tensor:
     """Return the logarithms of the mean predicted amounts of rows, `(n_values,)`."""
     n_rows = 0
     sums = torch.zeros(len(net.criterion_.value_terms.names), dtype=torch.float64)
-    for part in rows.parts(shuffled=False):
-        _, scores = net.predict_heads(part.spaced(MOST_ROWS))
+    for impressions in rows.parts(shuffled=False):
+        _, scores = net.predict_heads(impressions.spaced(MOST_ROWS))
         sums += scores.double().exp().sum(dim=0)
         n_rows += len(scores)
     return (sums / n_rows).log()
