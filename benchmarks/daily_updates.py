@@ -19,7 +19,7 @@ them are predicted one by one.
 
 The log losses and AUCs are those of all predicted flights, of the first and of the
 second task. The last columns are the share of the weeks in which predicted over
-observed events are between .8 and 1.25. With `--weeks`, the ratio of every week is printed, too.
+observed events are between .8 and 1.25. `--weeks` prints the ratio of every week.
 """
 
 import warnings

@@ -226,7 +226,7 @@ def train_update(
         )
         if further_rows is not None:
             further_rows.add_to_statistics(undo)
-            if levels_before.log_mean_amounts is not None:
+            if levels_before.mean_amounts is not None:
                 rows = further_rows.as_predicted(start.device)
                 Levels(net).keep_amounts(rows, levels_before)
     finally:

@@ -12,7 +12,7 @@ The logarithms of predictions that were learnt from few amounts differ more by c
 than by what distinguishes the rows: they are shrunk to their mean.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +20,13 @@ from torch import Tensor
 from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._training._levels._amount_sums import MOST_ROWS, AmountSums, sum_amounts
 from sk_pwiser._training._levels._drift import UNKNOWN
+from sk_pwiser._training._levels._random_rows import random_output
 from sk_pwiser._training._value_terms import ValueTerms
 
 # Standard errors that a move of the level has by chance at most. Amounts have heavy
 # tails: the ratio of few of them is right on average, but its logarithm too small.
 MOST_ERRORS = 3.0
-# Rows of an update that keep half of the level in its training.
+# Rows of an update that tell half of what its training has done to the level.
 KEPT_ROWS = 100.0
 # Amounts by which the differences of predictions are shrunk to half, if the variance of
 # the logarithms of amounts over predictions is 1.
@@ -87,30 +88,41 @@ def _correct(errors: Tensor, gains: Tensor, noise: Tensor) -> Tensor:
     return factors.log().maximum(gains * errors)
 
 
-def log_means(net: Any, rows: TrainingRows) -> Tensor:
-    """Return the logarithms of the mean predicted amounts of rows, `(n_values,)`."""
+class MeansBefore(NamedTuple):
+    """Logarithms of mean predicted amounts before a training, each `(n_values,)`."""
+
+    of_rows: Tensor
+    of_random_rows: Tensor
+
+
+def log_means(net: Any, rows: TrainingRows) -> MeansBefore:
+    """Return the logarithms of mean predictions of rows, and of random ones."""
     n_rows = 0
     sums = torch.zeros(len(net.criterion_.value_terms.names), dtype=torch.float64)
     for impressions in rows.parts(shuffled=False):
         _, scores = net.predict_heads(impressions.spaced(MOST_ROWS))
         sums += scores.double().exp().sum(dim=0)
         n_rows += len(scores)
-    return (sums / n_rows).log()
+    random_scores = random_output(net).value_scores.cpu().double()
+    return MeansBefore((sums / n_rows).log(), random_scores.exp().mean(dim=0).log())
 
 
-def keep_means(net: Any, rows: TrainingRows, earlier_log_means: Tensor) -> None:
+def keep_means(net: Any, rows: TrainingRows, before: MeansBefore) -> None:
     """Shift the predictions of a net to the mean amounts of rows before a training.
 
     One pass in short steps leaves a level that depends on its last rows, and statistics
     of more rows differ more. Few rows do not tell it, since their own predictions
-    change more than those of others.
+    change more than those of others: random rows tell it as well.
 
     The market has not moved: `log_moves` stays. A part of what training compares with
     the amounts, it would make the next training take the same steps again, and the
     scores would run away.
     """
-    shift = earlier_log_means - log_means(net, rows)
-    net.module_.shift_values(shift * len(rows) / (len(rows) + KEPT_ROWS))
+    after = log_means(net, rows)
+    share = len(rows) / (len(rows) + KEPT_ROWS)
+    shift_of_random_rows = before.of_random_rows - after.of_random_rows
+    shift_of_rows = before.of_rows - after.of_rows
+    net.module_.shift_values(shift_of_random_rows.lerp(shift_of_rows, share))
 
 
 def _shrink_by_amounts(

@@ -8,6 +8,7 @@ weighted by how well they have predicted the updates so far (a bank of filters; 
 on Automatic Control 10). The applied level is the weighted mean of theirs.
 """
 
+import math
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -23,6 +24,9 @@ DEVIATIONS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 # binary logarithm around `USUAL_DRIFT` says.
 USUAL_DRIFT = 0.2
 DRIFT_OCTAVES = 2.0
+# A deviation is less probable than the next smaller one by this factor: a new level,
+# such as that of new prices, must be followed before there are many updates.
+DEVIATION_FACTOR = 3.0
 # Share of the evidence of earlier updates that is left at the next: logs change.
 REMEMBERED = 0.97
 # Squared standard errors above which a surprise counts no more: one update with wrong
@@ -68,9 +72,11 @@ class Drift(nn.Module):
 
     @staticmethod
     def _initial(n_levels: int) -> dict[str, Tensor]:
-        drifts, _ = _pairs()
+        drifts, deviations = _pairs()
         octaves = (drifts / USUAL_DRIFT).log2() / DRIFT_OCTAVES
-        prior = -octaves.square() / 2
+        ranks = [DEVIATIONS.index(deviation) for deviation in deviations.tolist()]
+        rank = torch.tensor(ranks, dtype=torch.float64)
+        prior = -octaves.square() / 2 - rank * math.log(DEVIATION_FACTOR)
         shape = len(drifts), n_levels
         return {
             "means": torch.zeros(shape),

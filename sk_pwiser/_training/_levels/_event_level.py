@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._rows._encoded_rows import TrainingRows
+from sk_pwiser._training._levels._random_rows import random_output
 from sk_pwiser._training._validation_figures import LOSS_ROWS
-from sk_pwiser.networks import random_inputs
 
 # Standard deviation of the offsets before the rows are seen. It decides for a task with
 # a few events, whose share in so few rows says little.
@@ -26,8 +26,6 @@ TRUSTED_EVENTS = 100
 ANY_DEVIATION = 10.0
 # Events of an update that tell half of what its training has done to the level.
 KEPT_EVENTS = 100.0
-# Random rows that tell the rest.
-N_RANDOM_ROWS = 256
 # Offsets are found within these bounds, in steps of Newton's method until the last one
 # is shorter than the smallest.
 LARGEST_OFFSET = 50.0
@@ -126,7 +124,7 @@ class LevelBefore(NamedTuple):
     """The level of a net before the training of an update."""
 
     of_rows: Tensor  # probabilities of the heads, (n_rows, n_tasks)
-    of_random_rows: Tensor  # (N_RANDOM_ROWS, n_tasks)
+    of_random_rows: Tensor  # (n_random_rows, n_tasks)
     surplus: Tensor  # by how much it is above the level of later rows, (n_tasks,)
 
 
@@ -183,12 +181,8 @@ def follow_update(
 
 
 def random_heads(net: Any) -> Tensor:
-    """Return the log-odds of the heads for the same random rows each time."""
-    codes, numeric, bags = random_inputs(net.module_, N_RANDOM_ROWS)
-    net._set_training(False)
-    with torch.no_grad():
-        # At the reference of an exposure; neither composed nor of the full log.
-        output = net.module_(codes, numeric, bags, composes=False)
+    """Return the log-odds of the heads for random rows."""
+    output = random_output(net)
     heads = output.conditional_logits
     return (output.logits if heads is None else heads).float().cpu()
 

@@ -3,11 +3,11 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from sk_pwiser._rows._encoded_rows import TrainingRows
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._levels import _amount_level, _event_level
+from sk_pwiser._training._levels._amount_level import MeansBefore
 from sk_pwiser._training._levels._event_level import LevelBefore
 from sk_pwiser._training._levels._last_rows import follow_last_rows
 
@@ -16,7 +16,7 @@ class LevelsBefore(NamedTuple):
     """The levels of a net before the training of an update."""
 
     events: LevelBefore | None  # None if they are not kept
-    log_mean_amounts: Tensor | None  # (n_values,), None without a level of amounts
+    mean_amounts: MeansBefore | None  # None without a level of amounts
 
 
 class Levels:
@@ -113,13 +113,13 @@ class Levels:
         """
         if before.events is not None:
             _event_level.keep_level(self.net, data.train, before.events)
-        if self.criterion.value_terms is not None and before.log_mean_amounts is None:
+        if self.criterion.value_terms is not None and before.mean_amounts is None:
             self._follow_amounts(data, elapsed=0.0)
 
     def keep_amounts(self, rows: TrainingRows, before: LevelsBefore) -> None:
         """Take back what training, and statistics of more rows, did to amounts."""
-        if before.log_mean_amounts is not None:
-            _amount_level.keep_means(self.net, rows, before.log_mean_amounts)
+        if before.mean_amounts is not None:
+            _amount_level.keep_means(self.net, rows, before.mean_amounts)
 
     def _follow_events(
         self, data: EncodedData, elapsed: float, *, is_first: bool
