@@ -103,8 +103,9 @@ def log_means(net: Any, rows: TrainingRows) -> MeansBefore:
         _, scores = net.predict_heads(impressions.spaced(MOST_ROWS))
         sums += scores.double().exp().sum(dim=0)
         n_rows += len(scores)
-    random_scores = random_output(net).value_scores.cpu().double()
-    return MeansBefore((sums / n_rows).log(), random_scores.exp().mean(dim=0).log())
+    random_scores: Any = random_output(net).value_scores
+    random_amounts = random_scores.cpu().double().exp()
+    return MeansBefore((sums / n_rows).log(), random_amounts.mean(dim=0).log())
 
 
 def keep_means(net: Any, rows: TrainingRows, before: MeansBefore) -> None:
