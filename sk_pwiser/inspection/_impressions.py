@@ -15,7 +15,7 @@ from sk_pwiser._tasks._amounts import check_value_tasks, split_columns
 from sk_pwiser._tasks._labels import check_targets, names_of_columns
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._stratify import depth_in_tree
-from sk_pwiser._times import NUMBER, Times, times_of
+from sk_pwiser._times import NUMBER, Times, times_of, unix_unit
 from sk_pwiser._utils._checks import check_choice, check_integer
 from sk_pwiser._utils._text_tables import aligned
 from sk_pwiser.inspection import _column_facts
@@ -227,7 +227,7 @@ def split_periods(times: Times, n_periods: int) -> tuple[np.ndarray, list[str]]:
     if len(edges) > n_periods:
         edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
     # Nanoseconds per unit of the times.
-    scale = 1 if times.kind != NUMBER else unix_scale(ordered[[0, -1]])
+    scale = 1 if times.kind != NUMBER else unix_unit(ordered[[0, -1]])
     if scale is None:
         starts = [f"{edge:.15g}" if edge % 1 else str(int(edge)) for edge in edges]
     else:
@@ -235,18 +235,6 @@ def split_periods(times: Times, n_periods: int) -> tuple[np.ndarray, list[str]]:
         starts = np.datetime_as_string(dates, unit="s").tolist()
         starts = [start.replace("T", " ") for start in starts]
     return np.searchsorted(edges, times.values, side="right") - 1, starts
-
-
-def unix_scale(ends: np.ndarray) -> float | None:
-    """Return the nanoseconds per unit of Unix times, None if times are none.
-
-    The seconds since 1970 of the years 1980 to 2033, which dates as numbers, such as
-    20260131 and 2026013123, are not; or milliseconds or microseconds.
-    """
-    for scale in (1e9, 1e6, 1e3):
-        if (ends * scale >= 3.2e17).all() and (ends * scale <= 2e18).all():
-            return scale
-    return None
 
 
 def describe_depths(
