@@ -142,7 +142,7 @@ def clock_columns(X: Any) -> list[str]:
     along which a table is sorted are not. The one with most distinct times comes first.
     """
     if not _frames.is_dataframe(X):
-        return []
+        return []  # of queries and streams, which are not read twice, nothing tells
     n_times = {}
     for name, column in zip(list(X.columns), _frames.list_columns(X), strict=True):
         if isinstance(name, str) and _may_be_number(column):

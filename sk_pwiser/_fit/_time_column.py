@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from sk_pwiser._columns._choose import named_as_categories
-from sk_pwiser._settings import Settings, exposure_references
+from sk_pwiser._settings import Settings, exposure_references, left_out_column
 from sk_pwiser._times import clock_columns, date_columns
 from sk_pwiser._utils._warnings import warn_user
 
@@ -41,8 +41,8 @@ def take_time_column(
     if candidates:
         return settings
     if earlier is not None:
-        # What the earlier fit has found, whatever the order of these rows is.
-        name = earlier.encoding_params["time_column"]
+        # No input of the earlier fit, whatever the order of these rows is.
+        name = left_out_column(earlier)
         return _with_time_column(settings, name) if name in names else settings
     clocks = _features_left_out(settings, names, clock_columns(X))
     if not clocks:
@@ -56,6 +56,8 @@ def _features_left_out(
     settings: Settings, names: Sequence[Any], candidates: Sequence[Any]
 ) -> list[Any]:
     """Return the candidates that the user has not named as features."""
+    if not candidates:
+        return []
     is_named, _ = named_as_categories(settings.categorical_features, names)
     named = {name for name, named in zip(names, is_named, strict=True) if named}
     named |= exposure_references(settings).keys()
@@ -85,7 +87,7 @@ def _warn_about_clock(clocks: Sequence[Any]) -> None:
         f"Column {name!r}, a number that never falls from row to row and looks like a "
         "time, is taken as the time of the rows: early stopping validates on the last "
         f"rows, and the column is no feature. encoding_params={{'time_column': {name!r}"
-        "}} says the same without this warning, and 'time_feature': True keeps the "
+        "} says the same without this warning; with 'time_feature': True, it is a "
         "feature. To validate on random rows, leave the column out, or shuffle the "
         f"rows.{other_clocks}"
     )
