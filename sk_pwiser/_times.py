@@ -35,6 +35,7 @@ _NANOSECONDS = {
 _TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
 # Prefixes of the names of dtypes of pandas, polars and Arrow.
 _DATE_DTYPES = ("date", "timestamp")
+_NUMBER_DTYPES = ("int", "uint", "float", "double")
 _EPOCH = datetime(1970, 1, 1)
 
 # Names of numbers that are times, in words: "day", "event_ts", "createdAt", "time_ms".
@@ -141,19 +142,20 @@ def clock_columns(X: Any) -> list[str]:
     They never fall from row to row, and their names or values are those of a time. Ids
     along which a table is sorted are not. The one with most distinct times comes first.
     """
-    if not _frames.is_dataframe(X):
+    if hasattr(X, "column_names") and hasattr(X, "num_rows"):  # of Arrow
+        kinds = dict(zip(X.column_names, X.schema.types, strict=True))
+    elif _frames.is_dataframe(X):
+        columns = zip(list(X.columns), _frames.list_columns(X), strict=True)
+        kinds = {name: column.dtype for name, column in columns}
+    else:
         return []  # of queries and streams, which are not read twice, nothing tells
     n_times = {}
-    for name, column in zip(list(X.columns), _frames.list_columns(X), strict=True):
-        if isinstance(name, str) and _may_be_number(column):
-            values = _frames.to_float(column)
+    for name, kind in kinds.items():
+        if isinstance(name, str) and str(kind).lower().startswith(_NUMBER_DTYPES):
+            values = _frames.to_float(_frames.column_of(X, "time_column", name))
             if is_clock(name, values):
                 n_times[name] = np.count_nonzero(np.diff(values))
     return sorted(n_times, key=n_times.__getitem__, reverse=True)
-
-
-def _may_be_number(column: Any) -> bool:
-    return str(column.dtype).lower().startswith(("int", "uint", "float", "double"))
 
 
 def is_clock(name: str, values: npt.NDArray[np.float64]) -> bool:

@@ -93,8 +93,9 @@ class PiecewiseLinearColumn(NumericColumn):
         if successor is not self:
             ratio = self.n_bins_ / successor.n_bins_
             successor.fill_value_ *= ratio
-            far_below, below, far_above, above = successor.beyond_
-            successor.beyond_ = far_below, below * ratio, far_above, above * ratio
+            if successor.beyond_ is not None:
+                far_below, below, far_above, above = successor.beyond_
+                successor.beyond_ = far_below, below * ratio, far_above, above * ratio
             successor.n_bins_ = self.n_bins_
         return successor
 
