@@ -35,7 +35,7 @@ _NANOSECONDS = {
 _TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
 # Prefixes of the names of dtypes of pandas, polars and Arrow.
 _DATE_DTYPES = ("date", "timestamp")
-_NUMBER_DTYPES = ("int", "uint", "float", "double")
+_NUMBER_DTYPE = re.compile(r"u?int\d|float|double", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1)
 
 # Names of numbers that are times, in words: "day", "event_ts", "createdAt", "time_ms".
@@ -151,7 +151,7 @@ def clock_columns(X: Any) -> list[str]:
         return []  # of queries and streams, which are not read twice, nothing tells
     n_times = {}
     for name, kind in kinds.items():
-        if isinstance(name, str) and str(kind).lower().startswith(_NUMBER_DTYPES):
+        if isinstance(name, str) and _NUMBER_DTYPE.match(str(kind)):
             values = _frames.to_float(_frames.column_of(X, "time_column", name))
             if is_clock(name, values):
                 n_times[name] = np.count_nonzero(np.diff(values))
@@ -163,11 +163,11 @@ def is_clock(name: str, values: npt.NDArray[np.float64]) -> bool:
 
     `nan` is not a time: a clock has one in every row.
     """
-    if len(values) < _FEWEST_TIMES or not _has_clock_face(name, values):
+    if len(values) < _FEWEST_TIMES or not (values[1:] >= values[:-1]).all():
+        return False
+    if not np.isfinite(values[[0, -1]]).all() or not _has_clock_face(name, values):
         return False
     steps = np.diff(values)
-    if not (steps >= 0).all() or not np.isfinite(values[[0, -1]]).all():
-        return False
     ends = np.append(np.flatnonzero(steps > 0), len(steps))
     counts = np.diff(ends, prepend=-1)
     log_chance = gammaln(counts + 1).sum() - gammaln(len(values) + 1)
