@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sk_pwiser._columns._choose import named_as_categories
+from sk_pwiser._columns._choice import named_as_categories
 from sk_pwiser._settings import Settings, exposure_references, left_out_column
 from sk_pwiser._times import clock_columns, date_columns
 from sk_pwiser._utils._warnings import warn_user
