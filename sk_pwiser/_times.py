@@ -143,16 +143,19 @@ def clock_columns(X: Any) -> list[str]:
     along which a table is sorted are not. The one with most distinct times comes first.
     """
     if hasattr(X, "column_names") and hasattr(X, "num_rows"):  # of Arrow
-        kinds = dict(zip(X.column_names, X.schema.types, strict=True))
+        names = X.column_names
+        columns = X.columns
     elif _frames.is_dataframe(X):
-        columns = zip(list(X.columns), _frames.list_columns(X), strict=True)
-        kinds = {name: column.dtype for name, column in columns}
+        names = list(X.columns)
+        columns = _frames.list_columns(X)
     else:
         return []  # of queries and streams, which are not read twice, nothing tells
     n_times = {}
-    for name, kind in kinds.items():
-        if isinstance(name, str) and _NUMBER_DTYPE.match(str(kind)):
-            values = _frames.to_float(_frames.column_of(X, "time_column", name))
+    for name, column in zip(names, columns, strict=True):
+        dtype = str(getattr(column, "dtype", getattr(column, "type", None)))
+        if isinstance(name, str) and _NUMBER_DTYPE.match(dtype):
+            is_arrow = not hasattr(column, "dtype")
+            values = _frames.to_float(column.to_numpy() if is_arrow else column)
             if is_clock(name, values):
                 n_times[name] = np.count_nonzero(np.diff(values))
     return sorted(n_times, key=n_times.__getitem__, reverse=True)
