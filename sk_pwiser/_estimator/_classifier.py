@@ -287,7 +287,7 @@ class MultiTaskCTRCVRClassifier(
         missing_labels: str = "error",
         task_parents: str | dict[Any, Any] | None = "chain",
         value_tasks: dict[Any, Any] | None = None,
-        value_loss: str = "lognormal",
+        value_loss: str = "gamma",
         negative_sampling_rate: float = 1.0,
         optimizer: str | type[torch.optim.Optimizer] = "adam",
         optimizer_params: dict[str, Any] | None = None,
