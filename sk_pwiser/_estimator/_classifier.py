@@ -120,7 +120,7 @@ class MultiTaskCTRCVRClassifier(
         task under which each arises, by name or index: ``{"spend": "conversion"}``;
         None as the task stands for an amount per impression. `predict_value` predicts
         their means; see :doc:`/user_guide/values`.
-    value_loss : {"gamma", "lognormal", "tweedie"}, default="lognormal"
+    value_loss : {"gamma", "lognormal", "tweedie"}, default="gamma"
         How amounts are distributed around their mean. "gamma" and "lognormal" learn the
         mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0

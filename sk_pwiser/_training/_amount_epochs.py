@@ -19,12 +19,12 @@ from sk_pwiser._utils._integers import ceil_div
 from sk_pwiser._utils._random import generator_on
 from sk_pwiser._utils._warnings import warn_user
 
-LEARNING_RATE = 2e-3  # of Adam, whatever trains the events
+LEARNING_RATE = 5e-3  # of Adam, whatever trains the events
 # Steps that an epoch has if the batches are neither the smallest nor the largest.
 N_STEPS = 20
 SMALLEST_BATCH = 64
 MOST_EPOCHS = 200
-PATIENCE = 15
+PATIENCE = 20
 # Validation rows with fewer amounts say nothing.
 FEWEST_AMOUNTS = 5
 # Rows with an amount that are in memory at a time.
@@ -214,7 +214,6 @@ def rows_with_amounts(rows: TrainingRows) -> Impressions:
             return replace(impressions, rows=places)
         selected.append(impressions.batch(places))
     return _joined(selected)
-
 
 
 def _joined(batches: Sequence[Any]) -> Impressions:
