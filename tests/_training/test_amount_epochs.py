@@ -115,11 +115,14 @@ def test_updates_train_the_network_of_values(model):
     assert any(not bool((before[name] == after[name]).all()) for name in before)
 
 
-def test_new_values_of_updates_reach_the_shared_input_layer(model):
+def test_new_values_of_updates_reach_the_shared_input_layer():
+    updated = valued(encoding_params={"grow_vocabulary": True}).fit(X, Y)
+    n_rows = len(updated.net_.module_.input_layer.embeddings[0].weight)
     more, labels, _ = shop(400, 4)
     more["segment"] = np.where(np.arange(400) % 2, "new", more["segment"])
-    updated = deepcopy(model).partial_fit(more, labels)
+    updated.partial_fit(more, labels)
     network = updated.net_.module_
+    assert len(network.input_layer.embeddings[0].weight) > n_rows
     assert network.value_network.input_layer is network.input_layer
     assert np.isfinite(updated.predict_value(more)).all()
 
