@@ -362,6 +362,11 @@ class MultiTaskNetwork(nn.Module):
 
         What it learns does not change the events. The input layer, whose embeddings the
         values are too few for, and whose size is that of the vocabularies, is the same.
+
+        Returns
+        -------
+        MultiTaskNetwork
+            The network of the values, also if there is one already.
         """
         if self.value_network is not None:
             return self.value_network
@@ -389,8 +394,23 @@ class MultiTaskNetwork(nn.Module):
     ) -> Tensor:
         """Return the scores of values that training compares with the amounts.
 
-        They are those of the network of values, without the events: `exposure_offset`
-        is not read.
+        They are those of the network of values, without the events.
+
+        Parameters
+        ----------
+        codes : Tensor of shape (batch, n_category_columns)
+            Category codes.
+        numeric : Tensor of shape (batch, n_numeric)
+            Numeric inputs: scaled values, or positions for inputs with bins.
+        bags : Bags, default=None
+            The entries of the list columns, if there are any.
+        exposure_offset : Tensor of shape (batch, n_tasks), default=None
+            Not read: how a row was shown changes its events alone.
+
+        Returns
+        -------
+        Tensor of shape (batch, n_values)
+            Logarithms of the mean amounts, without slopes and factors of the level.
         """
         if bags is not None:
             numeric = self.input_layer.with_sums(codes, numeric, bags)
