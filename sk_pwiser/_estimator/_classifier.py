@@ -397,7 +397,9 @@ class MultiTaskCTRCVRClassifier(
             parted by a `time_column`; blocks part groups whose values are a category
             column, such as user ids, whose rates predictions will read; and a group
             of more than twice `validation_fraction`, such as that of all guests, is
-            treated as rows without a group, with a warning.
+            treated as rows without a group, with a warning. Without groups and times,
+            rows of one subject that stand together, such as the years of a person, are
+            recognised: validation rows are whole subjects, with a warning.
         eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and early stopping uses them in
