@@ -121,7 +121,7 @@ class MultiTaskCTRCVRClassifier(
         task under which each arises, by name or index: ``{"spend": "conversion"}``;
         None as the task stands for an amount per impression. `predict_value` predicts
         their means; see :doc:`/user_guide/values`.
-    value_loss : {"gamma", "lognormal", "tweedie"}, default="lognormal"
+    value_loss : {"gamma", "lognormal", "tweedie"}, default="gamma"
         How amounts are distributed around their mean. "gamma" and "lognormal" learn the
         mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0
@@ -288,7 +288,7 @@ class MultiTaskCTRCVRClassifier(
         missing_labels: str = "error",
         task_parents: str | dict[Any, Any] | None = "chain",
         value_tasks: dict[Any, Any] | None = None,
-        value_loss: str = "lognormal",
+        value_loss: str = "gamma",
         negative_sampling_rate: float = 1.0,
         optimizer: str | type[torch.optim.Optimizer] = "adam",
         optimizer_params: dict[str, Any] | None = None,
