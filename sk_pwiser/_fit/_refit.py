@@ -172,6 +172,7 @@ def find_length(result: TrainingResult) -> FirstStage | None:
         stop_reason=str(result.stop_reason),
         level=levels.of_events(),
         log_moves=levels.moves_of_amounts(),
+        n_amount_epochs=net.n_amount_epochs_,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sk_pwiser._fit._fit_plan import FitPlan
+from sk_pwiser._training._amount_epochs import learn_amounts, limit_amounts
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._encoded_data import EncodedData
@@ -116,7 +117,12 @@ def train_epochs(
                 net, lambda: result_of(net.copy_network(), net.history[-1, "epoch"])
             )
         with epochs:
+            terms = net.criterion_.value_terms
+            if terms is not None:
+                limit_amounts(net, rows.train)
             net.partial_fit(rows, checkpoints)
+            if terms is not None:
+                learn_amounts(net, rows.train, rows.valid)
             Levels(net).set_by_fit(rows)
     result = describe_end(plan, data, net, result_of(net, kept_epoch(net)))
     net.criterion_.count_fit(data.event_shares, len(data.train), data.n_counted)

@@ -128,6 +128,7 @@ class FirstStage:
     stop_reason: str
     level: list[float] | None  # log-odds that the last rows in time have added
     log_moves: list[float] | None = None  # the same of the logarithms of amounts
+    n_amount_epochs: int = 0  # of the network of values, after those of the events
 
     @classmethod
     def of(
@@ -138,6 +139,7 @@ class FirstStage:
         stop_reason: str,
         level: list[float] | None,
         log_moves: list[float] | None = None,
+        n_amount_epochs: int = 0,
     ) -> "FirstStage":
         """Return what the early stopping of a new net has found."""
         n_epochs = best_epoch
@@ -155,6 +157,7 @@ class FirstStage:
             stop_reason=stop_reason,
             level=level,
             log_moves=log_moves,
+            n_amount_epochs=n_amount_epochs,
         )
 
 
