@@ -270,7 +270,7 @@ class NetworkPredictionMixin(PredictionMixin):
             raise ValueError(
                 f"column must be one of the category columns {names}; got {column!r}."
             )
-        codes = next(c.own_values_ for c in encoder.columns_ if c.name == column)
+        codes = next(c.own_values_ for c in encoder.all_columns_ if c.name == column)
         values = np.fromiter(codes, dtype=object, count=len(codes))
         layer = result.net.module_.input_layer
         table = layer.column_embeddings(names.index(column)).cpu().numpy()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
 from sk_pwiser._columns._amount_statistics import log_multiples
 from sk_pwiser._columns._codes import UNSEEN
+from sk_pwiser._columns._combination import CombinationColumn
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._exposure_statistics import combinations_of
 from sk_pwiser._columns._frames import find_column
@@ -124,6 +125,14 @@ def _amount_labels(
     return logs, amount_weights
 
 
+class CombinationPlace(NamedTuple):
+    """Where a combination of columns is in encoded rows."""
+
+    column: CombinationColumn
+    code: int
+    numeric: list[int]  # its target statistics
+
+
 @dataclass(frozen=True)
 class Schema:
     """The encoding of the table and the tasks, as predictions and later fits use it."""
@@ -225,6 +234,16 @@ class Schema:
                 n_columns[form] += 1
             places[column.name] = place["codes"], numeric, place["bags"]
         return places
+
+    def combination_places(self) -> list["CombinationPlace"]:
+        """Return where each combination is in the codes and the numeric inputs."""
+        rates = self.rate_places()
+        n_codes = len(self.encoder.code_columns_)
+        first = n_codes - len(self.encoder.combinations_)
+        return [
+            CombinationPlace(column, place, rates.get(("codes", place), []))
+            for place, column in enumerate(self.encoder.combinations_, first)
+        ]
 
     def rate_places(self) -> dict[tuple[str, int], list[int]]:
         """Return the numeric inputs with the statistics of each column that has any."""
