@@ -83,7 +83,7 @@ class CombinationColumn(CategoryColumn):
 
         The bins of numbers are those of a table.
         """
-        edges = []
+        edges: list[np.ndarray | None] = []
         for column in columns:
             is_number = column.network_input == "numeric"
             numbers = (
@@ -120,7 +120,7 @@ class CombinationColumn(CategoryColumn):
         return EncodedColumn(codes=self.fit_transform(self.cells_of(table)))
 
     def encode_table(self, table: TableCells) -> EncodedColumn:
-        """Return the codes of another table. New cells of old values are no surprise."""
+        """Return the codes of another table; new cells are no reason for a warning."""
         return EncodedColumn(codes=self.transform(self.cells_of(table)))
 
     def part_learner(self, max_values: int) -> "CellCounts":
@@ -232,7 +232,7 @@ class CombinationColumn(CategoryColumn):
             return f"≥ {edges[-1]:g}"
         return f"{edges[part - 1]:g} to {edges[part]:g}"
 
-    def row_field(self) -> "CombinationField":
+    def row_field(self) -> "CombinationField":  # type: ignore[override]
         """Return what encodes the values of single rows and small batches."""
         return CombinationField(self)
 
@@ -365,7 +365,7 @@ class CombinationField(Field):
             tuple(json.loads(text)): code for text, code in column.codes_.items()
         }
 
-    def encode(self, values: Sequence[Any]) -> list[int]:
+    def encode(self, values: Sequence[Any] | np.ndarray) -> list[int]:
         """Return the codes of rows; `values` has the values of each column."""
         columns = []
         n_rows = max(map(len, values))
@@ -395,9 +395,9 @@ def part_of(value: Any) -> CellPart:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Real | Decimal | np.bool_):
-        number = float(value)
-        # All integers up to 2^53, and larger ones by their digits.
-        return int(value) if number == value and number.is_integer() else number
+        number: Any = value
+        whole = int(number)
+        return whole if whole == number else float(number)
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""Which pairs of columns tell more of the labels together than all columns do alone.
+"""Which columns tell more of the labels together than all columns do alone.
 
 Rates of cells, and of the values of all columns, are learnt on some folds of the rows
 and judged on another one.
@@ -18,6 +18,9 @@ N_FOLDS = 5
 MOST_PAIRS = 1_000
 # Of these, the pairs that are judged out of fold.
 MOST_JUDGED = 40
+# Combinations that are taken at most, and triples of each pair that are judged.
+MOST_TAKEN = 12
+MOST_GROWN = 5
 # Cells of a pair, beyond which different cells may be counted as one in the screening.
 MOST_SCREENED_CELLS = 2**16
 # The chance that a table without interactions has a pair that passes, and the least
@@ -41,7 +44,7 @@ LEAST_COVERAGE = 0.5
 class Gain(NamedTuple):
     """What a pair of columns adds to all columns."""
 
-    names: tuple[Any, Any]
+    names: tuple[Any, ...]
     gain: float  # share of the log loss, the largest of the tasks
     z: float  # gain by its standard error, the largest of the tasks
 
@@ -85,15 +88,22 @@ def find_pairs(rows: ScanRows, most: int) -> list[Gain]:
         gain = _judge(pair, tasks, bound)
         if gain is not None and (later is None or _holds_later(pair, tasks, later)):
             queue.append(gain)
-    return _take_best(queue, tasks, bound, most)
+    return _take_best(queue, names, tasks, bound, later)[:most]
 
 
 def _take_best(
-    queue: list[Gain], tasks: Sequence["_Task"], bound: float, most: int
+    queue: list[Gain],
+    names: Sequence[Any],
+    tasks: Sequence["_Task"],
+    bound: float,
+    later: Sequence["_Task"] | None,
 ) -> list[Gain]:
-    """Return the pairs that still pass beyond those that were taken before them."""
+    """Return the pairs that still pass beyond those that were taken before them.
+
+    In place of a pair stands a triple that has it, if this gains more.
+    """
     taken: list[Gain] = []
-    while queue and len(taken) < most:
+    while queue and len(taken) < MOST_TAKEN:
         queue.sort(key=lambda gain: -gain.gain)
         first = queue.pop(0)
         # The gain of one pair is smaller beside another one that tells the same.
@@ -103,10 +113,33 @@ def _take_best(
         if queue and now.gain < queue[0].gain:
             queue.append(now)
             continue
+        now = _grown(now, names, tasks, bound, later)
         taken.append(now)
         for task in tasks:
             task.add(now.names)
     return taken
+
+
+def _grown(
+    pair: Gain,
+    names: Sequence[Any],
+    tasks: Sequence["_Task"],
+    bound: float,
+    later: Sequence["_Task"] | None,
+) -> Gain:
+    """Return a triple that tells more than its pair, or else the pair."""
+    triples = [(*pair.names, name) for name in names if name not in pair.names]
+    triples.sort(key=lambda triple: -max(task.agreement(triple) for task in tasks))
+    best = pair
+    for triple in triples[:MOST_GROWN]:
+        gain = _judge(triple, tasks, bound)
+        if gain is None or gain.gain <= best.gain:
+            continue
+        if max(task.z_beyond(triple, pair.names) for task in tasks) <= bound:
+            continue
+        if later is None or _holds_later(triple, tasks, later):
+            best = gain
+    return best
 
 
 def _random_folds(rows: ScanRows) -> np.ndarray:
@@ -154,7 +187,7 @@ def _screen(names: list[Any], tasks: Sequence["_Task"]) -> list[tuple[Any, Any]]
 
 
 def _judge(
-    pair: tuple[Any, Any], tasks: Sequence["_Task"], bound: float
+    pair: tuple[Any, ...], tasks: Sequence["_Task"], bound: float
 ) -> Gain | None:
     """Return what a pair gains in one of the tasks at least, None if by chance."""
     best = None
@@ -167,7 +200,7 @@ def _judge(
 
 
 def _holds_later(
-    pair: tuple[Any, Any], tasks: Sequence["_Task"], later: Sequence["_Task"]
+    pair: tuple[Any, ...], tasks: Sequence["_Task"], later: Sequence["_Task"]
 ) -> bool:
     """Return whether the pair gains in later rows, as far as these have its cells."""
     gains = []
@@ -282,28 +315,33 @@ class _Task:
         limits = -LARGEST_EFFECT, LARGEST_EFFECT
         return np.clip(effects, *limits), float(is_covered.mean())
 
-    def cells(self, pair: tuple[Any, Any]) -> tuple[np.ndarray, int]:
+    def _numbered(self, names: tuple[Any, ...]) -> tuple[np.ndarray, int]:
+        """Return a number of the cell of each row, and how many there may be."""
+        cells = np.zeros(len(self.y), dtype=np.int64)
+        n_cells = 1
+        for name in names:
+            cells = cells * self.sizes[name] + self.values[name]
+            n_cells *= self.sizes[name]
+        return cells, n_cells
+
+    def cells(self, names: tuple[Any, ...]) -> tuple[np.ndarray, int]:
         """Return the number of the cell of each row, and how many there are."""
-        first, second = (self.values[name] for name in pair)
-        n_cells = self.sizes[pair[0]] * self.sizes[pair[1]]
-        cells = first.astype(np.int64) * self.sizes[pair[1]] + second
+        cells, n_cells = self._numbered(names)
         if n_cells <= len(cells):
             return cells, n_cells
         values, cells = np.unique(cells, return_inverse=True)
         return cells, len(values)
 
-    def effects_of(self, pair: tuple[Any, Any]) -> tuple[np.ndarray, float]:
+    def effects_of(self, pair: tuple[Any, ...]) -> tuple[np.ndarray, float]:
         """Return the effects of the cells, and the share of rows that have some."""
         return self._effects(*self.cells(pair))
 
-    def agreement(self, pair: tuple[Any, Any]) -> float:
+    def agreement(self, pair: tuple[Any, ...]) -> float:
         """Return how far the residuals of cells agree between two halves of the rows.
 
         By chance, this is a number around 0 with a deviation of 1.
         """
-        first, second = (self.values[name] for name in pair)
-        n_cells = self.sizes[pair[0]] * self.sizes[pair[1]]
-        cells = first.astype(np.int64) * self.sizes[pair[1]] + second
+        cells, n_cells = self._numbered(pair)
         if n_cells > MOST_SCREENED_CELLS:
             cells = (cells * 0x9E3779B1 >> 7) % MOST_SCREENED_CELLS
             n_cells = MOST_SCREENED_CELLS
@@ -314,29 +352,43 @@ class _Task:
         deviation = float(np.sqrt(spread[0] @ spread[1]))
         return float(sums[0] @ sums[1]) / deviation if deviation else 0.0
 
-    def gain(self, pair: tuple[Any, Any]) -> tuple[float, float, float]:
+    def gain(self, pair: tuple[Any, ...]) -> tuple[float, float, float]:
         """Return the gain in log-likelihood per row, its z value, and the coverage."""
         effects, coverage = self.effects_of(pair)
         return *self._gain_of(effects), coverage
 
     def _gain_of(self, effects: np.ndarray) -> tuple[float, float]:
         """Return the gain by effects as a share of the log loss, and its z value."""
+        gains = self._gains(effects)
+        weight = self.weight[self.is_judged]
+        return float(gains.sum() / weight.sum()) / self.entropy, _z_value(gains)
+
+    def z_beyond(self, names: tuple[Any, ...], other: tuple[Any, ...]) -> float:
+        """Return the z value of the difference of the gains of two combinations."""
+        gains = self._gains(self.effects_of(names)[0])
+        return _z_value(gains - self._gains(self.effects_of(other)[0]))
+
+    def _gains(self, effects: np.ndarray) -> np.ndarray:
+        """Return the weighted gain in log-likelihood of each judged row by effects."""
         is_judged = self.is_judged
-        weight = self.weight[is_judged]
         before = self.log_odds[is_judged]
         effects = effects[is_judged]
         gains = self.y[is_judged] * effects
         gains -= np.logaddexp(0, before + effects) - np.logaddexp(0, before)
-        gains *= weight
-        mean = float(gains.sum() / weight.sum())
-        error = float(np.sqrt((gains**2).sum()) / weight.sum())
-        return mean / self.entropy, mean / error if error else 0.0
+        gains *= self.weight[is_judged]
+        return gains
 
-    def add(self, pair: tuple[Any, Any]) -> None:
+    def add(self, pair: tuple[Any, ...]) -> None:
         """Add the effects of a pair to what is told already."""
         effects, _ = self.effects_of(pair)
         self.log_odds = self.log_odds + effects
         self._learn_residuals()
+
+
+def _z_value(gains: np.ndarray) -> float:
+    """Return the sum of gains by its standard error."""
+    error = float(np.sqrt((gains**2).sum()))
+    return float(gains.sum()) / error if error else 0.0
 
 
 def _regression(

@@ -77,7 +77,10 @@ class NetworkPredictionMixin(PredictionMixin):
         with _threads.limited_threads(), _responses.exposure_as(exposure_kind):
             encoded = [schema.predicted(table) for table in tables]
         exposure = encoded[0].exposure if as_logged else None
-        recombiner = RowRecombiner(schema.places(), encoded)
+        cells = [schema.encoder.read(table).cells for table in tables]
+        recombiner = RowRecombiner(
+            schema.places(), encoded, schema.recombined_cells(cells)
+        )
 
         def logits(sources: np.ndarray) -> np.ndarray:
             with _threads.limited_threads():

@@ -1,67 +1,181 @@
 """Combinations of columns: those that the user names, or that a scan of rows finds."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sk_pwiser._columns import _combination_scan
-from sk_pwiser._columns._base import Column, TableCells
+from sk_pwiser._columns._base import Column, EncodedColumn, TableCells
 from sk_pwiser._columns._combination import CombinationColumn, bin_edges, bins_of
+from sk_pwiser._columns._combination_scan import MOST_TAKEN, ScanRows, find_pairs
 from sk_pwiser._columns._encoder import EncodedTable, TableEncoder
-from sk_pwiser._columns._frames import check_among, find_column
-from sk_pwiser._rows._checked_rows import CheckedRows
+from sk_pwiser._columns._frames import as_table, check_among, find_column, list_columns
+from sk_pwiser._rows._checked_rows import CheckedRows, named_place
+from sk_pwiser._rows._protocol import Rows
+from sk_pwiser._rows._row_sample import RowSample
 from sk_pwiser._rows._row_units import MOST_EQUAL_ROWS, equal_row_units, row_hashes
 from sk_pwiser._settings import Settings
 from sk_pwiser._times import row_times
 from sk_pwiser._training._schema import task_labels
 
-# Combinations that "auto" takes at most.
-MOST_COMBINATIONS = 12
 # Rows that are scanned, and the fewest that tell an effect from chance.
 MOST_SCANNED = 50_000
 FEWEST_SCANNED = 300
+# The random state of a fit is left alone: without combinations, all is as before.
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannedRows:
+    """What a scan reads of rows beside their columns."""
+
+    labels: np.ndarray  # (n_samples, n_tasks)
+    weights: np.ndarray  # of the labels
+    groups: np.ndarray | None
+    times: np.ndarray | None  # None if times do not order the rows
+
+    def sample(self) -> np.ndarray:
+        """Return the indices of a sample of the rows, in the order of time if any."""
+        n_rows = len(self.labels)
+        chosen = np.arange(n_rows)
+        if n_rows > MOST_SCANNED:
+            generator = np.random.default_rng(SEED)
+            chosen = np.sort(generator.choice(n_rows, MOST_SCANNED, replace=False))
+        if self.times is not None:
+            chosen = chosen[np.argsort(self.times[chosen], kind="stable")]
+        return chosen
 
 
 def choose_of_table(
     settings: Settings, encoder: TableEncoder, encoded: EncodedTable, rows: CheckedRows
 ) -> list[CombinationColumn]:
-    """Return unfitted combinations of the columns of a table that were learnt of it.
-
-    The random state of a fit is left alone: without combinations, all is as before.
-    """
-    chosen = settings.encoding_params["combinations"]
-    if chosen is None or encoder.is_sparse_:
-        if chosen is not None and chosen != "auto" and not isinstance(chosen, int):
-            raise ValueError(
-                f"combinations must be empty if X is sparse; got {chosen!r}."
-            )
-        return []
-    if isinstance(chosen, list):
-        return _named(chosen, encoder, encoder.read(encoded.X))
-    n_rows = len(rows)
-    most = MOST_COMBINATIONS if chosen == "auto" else int(chosen)
-    columns = [column for column in encoder.columns_ if column.is_combinable]
-    if n_rows < FEWEST_SCANNED or len(columns) < 2:
+    """Return unfitted combinations of the columns of a table that were learnt of it."""
+    if not _may_combine(settings, encoder):
         return []
     table = encoder.read(encoded.X)
-    scanned = _scanned_rows(settings, rows, encoder)
+    if not _is_scanned(settings, encoder, len(rows)):
+        return _named(settings, encoder, table)
+    labels, weights = task_labels(settings, rows.targets, rows.weights)
+    time_column = settings.encoding_params["time_column"]
+    times = None if time_column is None else row_times(table.X, time_column)
+    scanned = ScannedRows(
+        labels=labels, weights=weights, groups=rows.groups, times=times
+    )
+    return _scan(settings, encoder, table, encoded.columns, scanned)
+
+
+class CombinationsOfParts:
+    """Chooses combinations by a sample of rows in parts, and learns them of all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        # Labels and what else is read of the rows are the weights of this sample.
+        self.sample = RowSample(MOST_SCANNED, np.random.default_rng(SEED))
+        self.n_rows = 0
+        self.has_groups = False
+
+    def add(self, rows: CheckedRows, times: np.ndarray | None) -> None:
+        """Add the next rows of the first pass."""
+        if self.settings.encoding_params["combinations"] is None:
+            return
+        labels, weights = task_labels(self.settings, rows.targets, rows.weights)
+        self.has_groups = rows.groups is not None
+        beside = np.zeros((len(rows), 2))
+        if rows.groups is not None:
+            beside[:, 0] = rows.groups
+        # Without times, the order of the rows.
+        beside[:, 1] = self.n_rows + np.arange(len(rows)) if times is None else times
+        self.sample.add(rows.X, np.hstack([labels, weights, beside]))
+        self.n_rows += len(rows)
+
+    def learn(self, encoder: TableEncoder, source: Rows) -> None:
+        """Choose combinations, and count their cells in a further pass."""
+        if not _may_combine(self.settings, encoder) or not self.sample.n_kept:
+            return
+        X, columns = self.sample.finish()
+        table = encoder.read(as_table(X))
+        if not _is_scanned(self.settings, encoder, len(columns)):
+            combinations = _named(self.settings, encoder, table)
+        else:
+            encoded = [column.encode_table(table) for column in encoder.columns_]
+            n_tasks = (columns.shape[1] - 2) // 2
+            by_time = self.settings.encoding_params["time_column"] is not None
+            scanned = ScannedRows(
+                labels=columns[:, :n_tasks],
+                weights=columns[:, n_tasks:-2],
+                groups=columns[:, -2] if self.has_groups else None,
+                times=columns[:, -1] if by_time else None,
+            )
+            combinations = _scan(self.settings, encoder, table, encoded, scanned)
+        if not combinations:
+            return
+        max_values: Any = source.max_values  # an int, since only files have parts
+        learners = [column.part_learner(max_values) for column in combinations]
+        for rows in source.parts("Counting the combinations"):
+            with named_place(rows.place):
+                part = TableCells(
+                    rows.X, encoder.columns_, list_columns(as_table(rows.X))
+                )
+                for learner in learners:
+                    learner.add(part)
+        for learner in learners:
+            learner.finish(table, None)
+        encoder.combinations_ = tuple(combinations)
+
+
+def _may_combine(settings: Settings, encoder: TableEncoder) -> bool:
+    """Return whether combinations are asked for, and possible."""
+    chosen = settings.encoding_params["combinations"]
+    if encoder.is_sparse_ and isinstance(chosen, list) and chosen:
+        raise ValueError(
+            "combinations must be empty if X is sparse, whose columns are numbers that "
+            f"the network sums; got {chosen!r}."
+        )
+    return chosen is not None and not encoder.is_sparse_
+
+
+def _is_scanned(settings: Settings, encoder: TableEncoder, n_rows: int) -> bool:
+    """Return whether the rows choose the combinations, and can."""
+    if isinstance(settings.encoding_params["combinations"], list):
+        return False
+    n_columns = sum(column.is_combinable for column in encoder.columns_)
+    return n_rows >= FEWEST_SCANNED and n_columns >= 2
+
+
+def _scan(
+    settings: Settings,
+    encoder: TableEncoder,
+    table: TableCells,
+    encoded: Sequence[EncodedColumn],
+    rows: ScannedRows,
+) -> list[CombinationColumn]:
+    """Return the combinations that tell more than all columns do alone."""
+    chosen = rows.sample()
     values = {}
     numbers = []
-    encoded_columns = dict(zip(encoder.columns_, encoded.columns, strict=True))
-    for column in columns:
-        codes = encoded_columns[column].codes
-        if codes is not None:
-            values_of_column = codes[scanned]
+    by_name: dict[Any, Column] = {}
+    for column, encoded_column in zip(encoder.columns_, encoded, strict=True):
+        if not column.is_combinable:
+            continue
+        if encoded_column.codes is not None:
+            values_of_column = encoded_column.codes[chosen]
         else:
-            numbers.append(column.read(table.cells[column.name])[scanned])
+            numbers.append(column.read(table.cells[column.name])[chosen])
             values_of_column = bins_of(numbers[-1], bin_edges(numbers[-1]))
         distinct, number = np.unique(values_of_column, return_inverse=True)
         if len(distinct) > 1:
             values[column.name] = number
-    gains = _combination_scan.find_pairs(
-        _scan_rows(settings, rows, scanned, values, numbers), most
+            by_name[column.name] = column
+    scan_rows = ScanRows(
+        values=values,
+        labels=rows.labels[chosen].astype(np.float64),
+        weights=rows.weights[chosen].astype(np.float64),
+        units=_units(rows, chosen, list(values.values()), numbers),
+        is_ordered=rows.times is not None,
     )
-    by_name = {column.name: column for column in columns}
+    most = settings.encoding_params["combinations"]
+    gains = find_pairs(scan_rows, MOST_TAKEN if most == "auto" else int(most))
     return [
         CombinationColumn.of(
             [by_name[name] for name in gain.names], table, gain=float(gain.gain)
@@ -70,63 +184,42 @@ def choose_of_table(
     ]
 
 
-def _scanned_rows(
-    settings: Settings, rows: CheckedRows, encoder: TableEncoder
-) -> np.ndarray:
-    """Return the indices of a sample of the rows, in the order of time if it is known."""
-    n_rows = len(rows)
-    scanned = np.arange(n_rows)
-    if n_rows > MOST_SCANNED:
-        generator = np.random.default_rng(0)
-        scanned = np.sort(generator.choice(n_rows, MOST_SCANNED, replace=False))
-    time_column = settings.encoding_params["time_column"]
-    if time_column is not None:
-        times = row_times(encoder.align(rows.X), time_column)
-        scanned = scanned[np.argsort(times[scanned], kind="stable")]
-    return scanned
-
-
-def _scan_rows(
-    settings: Settings,
-    rows: CheckedRows,
-    scanned: np.ndarray,
-    values: dict[Any, np.ndarray],
-    numbers: list[np.ndarray],
-) -> _combination_scan.ScanRows:
-    """Return what a scan reads of the rows."""
-    labels, weights = task_labels(settings, rows.targets, rows.weights)
-    units = None
+def _units(
+    rows: ScannedRows,
+    chosen: np.ndarray,
+    values: Sequence[np.ndarray],
+    numbers: Sequence[np.ndarray],
+) -> np.ndarray | None:
+    """Return which rows stay together: those of a group, or rows with equal values."""
     if rows.groups is not None:
-        units = rows.groups[scanned]
-    elif values:
-        codes = np.stack(list(values.values()), axis=1)
-        inputs = np.empty((len(scanned), len(numbers)), dtype=np.float32)
-        for place, number in enumerate(numbers):
-            inputs[:, place] = number
-        units = equal_row_units(row_hashes(codes, inputs), MOST_EQUAL_ROWS)
-    return _combination_scan.ScanRows(
-        values=values,
-        labels=labels[scanned].astype(np.float64),
-        weights=weights[scanned].astype(np.float64),
-        units=units,
-        is_ordered=settings.encoding_params["time_column"] is not None,
+        return rows.groups[chosen]
+    if not values:
+        return None
+    codes = np.stack(values, axis=1)
+    inputs = np.empty((len(chosen), len(numbers)), dtype=np.float32)
+    for place, column in enumerate(numbers):
+        inputs[:, place] = column
+    units: np.ndarray | None = equal_row_units(
+        row_hashes(codes, inputs), MOST_EQUAL_ROWS
     )
+    return units
 
 
 def _named(
-    chosen: list[Any], encoder: TableEncoder, table: TableCells
+    settings: Settings, encoder: TableEncoder, table: TableCells
 ) -> list[CombinationColumn]:
     """Return the combinations that the user names."""
+    chosen = settings.encoding_params["combinations"]
     names = [column.name for column in encoder.columns_]
-    combinable = {c.name: c for c in encoder.columns_ if c.network_input is not None}
+    # A user may also combine categories that share codes of hash buckets.
     combinable = {
-        name: column
-        for name, column in combinable.items()
+        column.name: column
+        for column in encoder.columns_
         if column.is_combinable or column.network_input == "codes"
     }
     combinations: dict[Any, CombinationColumn] = {}
-    for combined in chosen:
-        columns: list[Column] = []
+    for combined in chosen if isinstance(chosen, list) else ():
+        columns = []
         for column in combined:
             name = names[find_column("combinations", column, names)]
             kind = "column of categories or numbers, without lists"

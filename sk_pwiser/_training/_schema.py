@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from sk_pwiser._columns._target_statistics import (
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._responses import exposure_of_predictions
 from sk_pwiser._rows._encoded_rows import Impressions
+from sk_pwiser._rows._recombined_rows import RecombinedCells
 from sk_pwiser._settings import (
     Settings,
     exposure_references,
@@ -123,14 +125,6 @@ def _amount_labels(
     multiples = targets.amounts / np.array(schema.value_scales)
     logs, amount_weights = log_multiples(multiples, row_weights)
     return logs, amount_weights
-
-
-class CombinationPlace(NamedTuple):
-    """Where a combination of columns is in encoded rows."""
-
-    column: CombinationColumn
-    code: int
-    numeric: list[int]  # its target statistics
 
 
 @dataclass(frozen=True)
@@ -235,15 +229,40 @@ class Schema:
             places[column.name] = place["codes"], numeric, place["bags"]
         return places
 
-    def combination_places(self) -> list["CombinationPlace"]:
-        """Return where each combination is in the codes and the numeric inputs."""
+    def recombined_cells(
+        self, tables: Sequence[Mapping[Any, Any]]
+    ) -> list[RecombinedCells]:
+        """Return the combinations of rows whose columns come from different rows.
+
+        `tables` have the cells by column, and their rows follow each other.
+        """
         rates = self.rate_places()
-        n_codes = len(self.encoder.code_columns_)
-        first = n_codes - len(self.encoder.combinations_)
-        return [
-            CombinationPlace(column, place, rates.get(("codes", place), []))
-            for place, column in enumerate(self.encoder.combinations_, first)
-        ]
+        combinations = self.encoder.combinations_
+        first = len(self.encoder.code_columns_) - len(combinations)
+        cells = []
+        for place, column in enumerate(combinations, first):
+            values = [column.places_of(table) for table in tables]
+            cells.append(
+                RecombinedCells(
+                    code=place,
+                    numeric=rates.get(("codes", place), []),
+                    column_names=column.name,
+                    values=[np.concatenate(v) for v in zip(*values, strict=True)],
+                    encode=partial(self._encode_cells, place, column),
+                )
+            )
+        return cells
+
+    def _encode_cells(
+        self, place: int, column: CombinationColumn, values: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return codes as the network reads them, and target statistics if any."""
+        codes = column.codes_of_places(values)
+        rates = np.empty((len(codes), 0), dtype=np.float32)
+        statistics = self.statistics
+        if statistics is not None and place in statistics.columns:
+            rates = statistics.tables_[statistics.columns.index(place)][codes]
+        return np.where(codes < column.n_network_codes, codes, UNSEEN), rates
 
     def rate_places(self) -> dict[tuple[str, int], list[int]]:
         """Return the numeric inputs with the statistics of each column that has any."""
