@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,14 +13,12 @@ import numpy as np
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._base import Column, EncodedColumn, GrownColumn, TableCells
 from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._codes import UNSEEN, Codes
 from sk_pwiser._columns._row_fields import Field, as_column, as_list
 from sk_pwiser._columns._standard import StandardColumn
 from sk_pwiser._columns._value_counts import ValueCounts
 from sk_pwiser._columns._vocabulary import DEFAULT
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 # Numbers with more values than this are cut at quantiles into so many bins.
 MOST_NUMBERS = 24
@@ -68,7 +66,7 @@ class CombinationColumn(CategoryColumn):
     kind = "combination"
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return None: it is no column of a table."""
         return None
 
