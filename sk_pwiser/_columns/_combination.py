@@ -214,6 +214,22 @@ class CombinationColumn(CategoryColumn):
 
     # Other forms.
 
+    def values_of(self, table: TableCells) -> list[tuple[np.ndarray, list[str]]]:
+        """Return the place of each row's value per column, and the values as text.
+
+        The values are in the order of their text or, in bins, of their numbers; those
+        that no cell has have the place -1.
+        """
+        values = []
+        cells = zip(self.cells_of(table), numbering_of(self).parts, strict=True)
+        for source, (cells_of_source, parts) in enumerate(cells):
+            ordered = sorted(parts, key=_order_of_part)
+            place_of = {part: place for place, part in enumerate(ordered)}
+            places = self._places(source, cells_of_source, place_of)
+            texts = [self.part_text(source, part) for part in ordered]
+            values.append((places, texts))
+        return values
+
     def part_text(self, source: int, part: CellPart) -> str:
         """Return a value of a combined column as a reader knows it."""
         edges = self.edges[source]
@@ -265,7 +281,7 @@ class CombinationColumn(CategoryColumn):
         return [graph.look_up(graph.to_double(cells), codes or {-1.0: UNSEEN}, UNSEEN)]
 
     def _add_places_to_graph(
-        self, graph: Any, source: int, column: Column, parts: dict[CellPart, int]
+        self, graph: Any, source: int, column: Any, parts: dict[CellPart, int]
     ) -> str:
         """Add the places of the values of a combined column to a graph."""
         name = str(self.name[source])
@@ -282,7 +298,6 @@ class CombinationColumn(CategoryColumn):
             return str(
                 graph.add("Where", graph.add("IsNaN", name), missing_place, places)
             )
-        assert isinstance(column, CategoryColumn)
         values = {value: parts.get(part_of(value), other) for value in column.codes_}
         if "numbers" not in column.kinds_:
             texts = {str(value): place for value, place in values.items()}
@@ -397,6 +412,15 @@ def part_of(value: Any) -> CellPart:
         whole = int(number)
         return whole if whole == number else float(number)
     return str(value)
+
+
+def _order_of_part(part: CellPart) -> tuple[int, float, str]:
+    """Return a key that sorts numbers, then text, and then the missing value."""
+    if part is None:
+        return 2, 0.0, ""
+    if isinstance(part, str):
+        return 1, 0.0, part
+    return 0, float(part), ""
 
 
 def _read(name: Any, cells: Any) -> np.ndarray:

@@ -54,15 +54,30 @@ def choose_of_table(
     if not _may_combine(settings, encoder):
         return []
     table = encoder.read(encoded.X)
-    if not _is_scanned(settings, encoder, len(rows)):
-        return _named(settings, encoder, table)
     labels, weights = task_labels(settings, rows.targets, rows.weights)
     time_column = settings.encoding_params["time_column"]
     times = None if time_column is None else row_times(table.X, time_column)
     scanned = ScannedRows(
         labels=labels, weights=weights, groups=rows.groups, times=times
     )
-    return _scan(settings, encoder, table, encoded.columns, scanned)
+    return choose(settings, encoder, table, encoded.columns, scanned)
+
+
+def choose(
+    settings: Settings,
+    encoder: TableEncoder,
+    table: TableCells,
+    encoded: Sequence[EncodedColumn],
+    rows: ScannedRows,
+) -> list[CombinationColumn]:
+    """Return unfitted combinations: those that are named, or those of a scan."""
+    chosen = settings.encoding_params["combinations"]
+    if isinstance(chosen, list):
+        return _named(settings, encoder, table)
+    n_columns = sum(column.is_combinable for column in encoder.columns_)
+    if chosen is None or len(rows.labels) < FEWEST_SCANNED or n_columns < 2:
+        return []
+    return _scan(settings, encoder, table, encoded, rows)
 
 
 class CombinationsOfParts:
@@ -95,19 +110,16 @@ class CombinationsOfParts:
             return
         X, columns = self.sample.finish()
         table = encoder.read(as_table(X))
-        if not _is_scanned(self.settings, encoder, len(columns)):
-            combinations = _named(self.settings, encoder, table)
-        else:
-            encoded = [column.encode_table(table) for column in encoder.columns_]
-            n_tasks = (columns.shape[1] - 2) // 2
-            by_time = self.settings.encoding_params["time_column"] is not None
-            scanned = ScannedRows(
-                labels=columns[:, :n_tasks],
-                weights=columns[:, n_tasks:-2],
-                groups=columns[:, -2] if self.has_groups else None,
-                times=columns[:, -1] if by_time else None,
-            )
-            combinations = _scan(self.settings, encoder, table, encoded, scanned)
+        encoded = [column.encode_table(table) for column in encoder.columns_]
+        n_tasks = (columns.shape[1] - 2) // 2
+        by_time = self.settings.encoding_params["time_column"] is not None
+        scanned = ScannedRows(
+            labels=columns[:, :n_tasks],
+            weights=columns[:, n_tasks:-2],
+            groups=columns[:, -2] if self.has_groups else None,
+            times=columns[:, -1] if by_time else None,
+        )
+        combinations = choose(self.settings, encoder, table, encoded, scanned)
         if not combinations:
             return
         max_values: Any = source.max_values  # an int, since only files have parts
@@ -133,14 +145,6 @@ def _may_combine(settings: Settings, encoder: TableEncoder) -> bool:
             f"the network sums; got {chosen!r}."
         )
     return chosen is not None and not encoder.is_sparse_
-
-
-def _is_scanned(settings: Settings, encoder: TableEncoder, n_rows: int) -> bool:
-    """Return whether the rows choose the combinations, and can."""
-    if isinstance(settings.encoding_params["combinations"], list):
-        return False
-    n_columns = sum(column.is_combinable for column in encoder.columns_)
-    return n_rows >= FEWEST_SCANNED and n_columns >= 2
 
 
 def _scan(

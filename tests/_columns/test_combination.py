@@ -12,7 +12,12 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._combination import CombinationColumn, bin_edges, bins_of
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.export import Scorer, delta, to_onnx
-from sk_pwiser.inspection import explain_rows, task_importances
+from sk_pwiser.inspection import (
+    CombinationDisplay,
+    describe_impressions,
+    explain_rows,
+    task_importances,
+)
 from sk_pwiser.transfer import fine_tune
 
 N_ROWS = 4_000
@@ -301,3 +306,29 @@ def test_importance_of_combined_columns(fitted):
 
 def test_a_combination_claims_no_column():
     assert CombinationColumn.claim(None, "shop") is None
+
+
+def test_rates_of_cells_are_drawn(fitted):
+    pytest.importorskip("matplotlib").use("agg")
+    X, Y = make_table(0)
+    display = CombinationDisplay.from_estimator(
+        fitted, X, Y, combination=("shop", "day"), task=fitted.task_names_[1]
+    )
+    is_cell = (X["shop"] == "shop 7") & (X["day"] == 3)
+    n = is_cell.sum()
+    mean = Y[:, 1].mean()
+    rate = (Y[is_cell, 1].sum() + 10 * mean) / (n + 10)
+    row = display.values[0].index("shop 7")
+    column = display.values[1].index("3 to 4")
+    assert display.counts[row, column] == n
+    assert display.rates[row, column] == pytest.approx(rate)
+    with pytest.raises(ValueError, match="combination"):
+        CombinationDisplay.from_estimator(fitted, X, Y, combination=("day", "shop"))
+
+
+def test_described_before_a_fit():
+    X, Y = make_table(0)
+    text = str(describe_impressions(X, Y))
+    assert "'shop' with 'day' (" in " ".join(text.split())
+    shuffled = Y[np.random.default_rng(0).permutation(len(Y))]
+    assert "Together, columns" not in str(describe_impressions(X, shuffled))
