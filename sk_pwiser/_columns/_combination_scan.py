@@ -14,6 +14,8 @@ from scipy.special import expit
 from scipy.stats import norm
 
 N_FOLDS = 5
+# Rows of equal weight that tell as much as those of a task, from which on it is judged.
+FEWEST_EFFECTIVE = 100
 # Pairs that are tried at most: the columns with the clearest effects are paired.
 MOST_PAIRS = 1_000
 # Of these, the pairs that are judged out of fold.
@@ -161,8 +163,14 @@ def _tasks_of(rows: ScanRows, folds: np.ndarray, is_ordered: bool) -> list["_Tas
     tasks = []
     for y, weight in zip(rows.labels.T, rows.weights.T, strict=True):
         is_judged = (weight > 0) & (folds > 0 if is_ordered else True)
-        judged = y[is_judged]
-        if len(judged) and 0 < judged.mean() < 1:
+        judged = weight[is_judged]
+        if not len(judged):
+            continue
+        judged = judged / judged.max()
+        rate = float(np.average(y[is_judged], weights=judged))
+        # A few heavy rows would decide on all effects.
+        n_effective = judged.sum() ** 2 / (judged**2).sum()
+        if 0 < rate < 1 and n_effective >= FEWEST_EFFECTIVE:
             tasks.append(_Task(rows.values, y, weight, folds, is_ordered))
     return tasks
 

@@ -54,7 +54,7 @@ def choose_of_table(
     if not _may_combine(settings, encoder):
         return []
     table = encoder.read(encoded.X)
-    labels, weights = task_labels(settings, rows.targets, rows.weights)
+    labels, weights = _weighted_labels(settings, rows)
     time_column = settings.encoding_params["time_column"]
     times = None if time_column is None else row_times(table.X, time_column)
     scanned = ScannedRows(
@@ -94,7 +94,7 @@ class CombinationsOfParts:
         """Add the next rows of the first pass."""
         if self.settings.encoding_params["combinations"] is None:
             return
-        labels, weights = task_labels(self.settings, rows.targets, rows.weights)
+        labels, weights = _weighted_labels(self.settings, rows)
         self.has_groups = rows.groups is not None
         beside = np.zeros((len(rows), 2))
         if rows.groups is not None:
@@ -134,6 +134,17 @@ class CombinationsOfParts:
         for learner in learners:
             learner.finish(table, None)
         encoder.combinations_ = tuple(combinations)
+
+
+def _weighted_labels(
+    settings: Settings, rows: CheckedRows
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of all tasks, and their weights, which may be large."""
+    labels, weights = task_labels(settings, rows.targets, None)
+    weights = weights.astype(np.float64)
+    if rows.weights is not None:
+        weights *= rows.weights.reshape(len(weights), -1)
+    return labels, weights
 
 
 def _may_combine(settings: Settings, encoder: TableEncoder) -> bool:
