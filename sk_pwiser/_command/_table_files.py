@@ -1,5 +1,6 @@
 """Tables in CSV and Parquet files."""
 
+import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,33 @@ def read_texts(path: Path, expected_names: Sequence[str], option: str) -> Any:
                 len(headers[sep]),
             ),
         )
-        return pd.read_csv(
+        frame = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, na_values=[""]
         )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
+    except pd.errors.ParserError as error:
+        refuse_long_rows(path, separator)
+        raise ValueError(f"{path.name} is not a CSV file: {error}") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas makes an index of the first fields, which shifts all others.
+        refuse_long_rows(path, separator)
+    return frame
+
+
+def refuse_long_rows(path: Path, separator: str) -> None:
+    """Raise if a row of a CSV file has more fields than the header."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, delimiter=separator)
+        header = next(filter(None, lines))
+        for row in lines:
+            if len(row) > len(header):
+                where = ""
+                if row[-1] == "":
+                    where = " and ends with the separator"
+                raise ValueError(
+                    f"{path.name}, line {lines.line_num}, has {len(row)} fields"
+                    f"{where}; the header has {len(header)}: {header}. Name the "
+                    "columns that it lacks, or remove the separators at the ends of "
+                    "rows."
+                )
