@@ -557,3 +557,12 @@ def test_errors_are_one_line(monkeypatch, tmp_path, capsys, columns, options, me
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m sk_pwiser: error: ")
     assert message in line
+
+
+def test_a_parquet_file_of_joined_tables(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    log = X.assign(**Y)
+    path = tmp_path / "log.parquet"
+    pd.concat([log[:300], log[:300]]).to_parquet(path)
+    command.main(["--data", str(path), "--targets", *Y, *FEW])
+    assert capsys.readouterr().out.startswith("600 rows, ")

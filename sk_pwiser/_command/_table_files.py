@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sk_pwiser._columns._frames import refuse_repeated
 from sk_pwiser._utils._checks import did_you_mean
 from sk_pwiser._utils._extras import import_extra
 
@@ -26,9 +27,11 @@ def read_parquet(path: Path, id_names: Iterable[str], option: str) -> Any:
         # pandas makes an index of columns that were one when the file was written.
         frame = pd.read_parquet(path, **options)
         index_names = [name for name in frame.index.names if name is not None]
-        return frame.reset_index(index_names)
+        # Joined tables have the labels of each, which name several rows.
+        return frame.reset_index(index_names).reset_index(drop=True)
 
     frame = table()
+    refuse_repeated(f"The columns of {path.name}", list(frame.columns))
     ids = frame.columns.intersection(list(id_names))
     rounded = list(frame[ids].select_dtypes("float"))
     if rounded:
@@ -65,6 +68,9 @@ def read_texts(path: Path, expected_names: Sequence[str], option: str) -> Any:
                 len(headers[sep]),
             ),
         )
+        header = read_header(path, separator)
+        # pandas would number them, and the second one of a target would be a feature.
+        refuse_repeated(f"The columns of {path.name}", list(filter(None, header)))
         frame = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, na_values=[""]
         )
@@ -77,6 +83,12 @@ def read_texts(path: Path, expected_names: Sequence[str], option: str) -> Any:
         # pandas makes an index of the first fields, which shifts all others.
         refuse_long_rows(path, separator)
     return frame
+
+
+def read_header(path: Path, separator: str) -> list[str]:
+    """Return the fields of the first line of a CSV file that is not blank."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        return next(filter(None, csv.reader(file, delimiter=separator)), [])
 
 
 def refuse_long_rows(path: Path, separator: str) -> None:

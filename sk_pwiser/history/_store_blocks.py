@@ -527,6 +527,30 @@ def write_record(reference: Any, blocks: Sequence[Block], settings: int) -> byte
     return b"".join(pieces)
 
 
+def widths_of_blocks(plan: Plan) -> list[int]:
+    """Return the width of the sums of each block of a key, for a plan with one key."""
+    n_events = plan.first_value_block
+    event_widths = [len(plan.half_lives)] * n_events
+    amount_widths = [len(plan.amount_half_lives)] * len(plan.values)
+    return [*event_widths, *amount_widths, *([0] * len(plan.lists))]
+
+
+def check_blocks(past: KeyPast, name: str, widths: Sequence[int]) -> None:
+    """Raise unless the blocks of the record of a key have these widths."""
+    n_blocks = len(past.blocks)
+    if n_blocks != len(widths):
+        raise ValueError(
+            f"store[{name!r}] is no valid record: it has {n_blocks} blocks, not "
+            f"{len(widths)}."
+        )
+    for block, width in zip(past.blocks, widths, strict=True):
+        if block.width != width and block.stop > block.start:
+            raise ValueError(
+                f"store[{name!r}] is no valid record: a block has {block.width} sums "
+                f"per event, not {width}."
+            )
+
+
 def read_record(record: bytes, name: str) -> KeyPast:
     """Return what a record with a given name has, a `KeyPast`."""
     try:
@@ -554,6 +578,8 @@ def _blocks(record: bytes, head_bytes: int, n_blocks: int) -> list[Block]:
     for _ in range(n_blocks):
         sizes = BLOCK_HEAD.unpack_from(record, NUMBER_BYTES * place)
         n, width, n_text, level, time_type, n_before = sizes
+        if min(n, width, n_text) < 0:
+            raise ValueError("a block has a negative size")
         start = place + BLOCK_HEAD.size // NUMBER_BYTES
         stop = start + n
         numbers_start = stop + n * width
@@ -565,6 +591,8 @@ def _blocks(record: bytes, head_bytes: int, n_blocks: int) -> list[Block]:
             raise ValueError("it is too short")
         values = json.loads(record[text_start:text_stop]) if n_text else None
         times = views_by_type[time_type]
+        if n_text and (not isinstance(values, list) or len(values) != n):
+            raise ValueError("a list has other values than times")
         if not n:
             blocks.append(EMPTY_LIST if n_text else EMPTY)
             continue

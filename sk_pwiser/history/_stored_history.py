@@ -38,12 +38,14 @@ from sk_pwiser.history._store_blocks import (
     ReadBlock,
     Tree,
     all_rows_record_name,
+    check_blocks,
     empty_blocks,
     listed,
     read_record,
     record_name,
     seen,
     to_json,
+    widths_of_blocks,
     write_record,
 )
 from sk_pwiser.history._store_changes import (
@@ -60,6 +62,10 @@ N_READS = 10
 
 class BlockIsGone(ValueError):
     """Another process has replaced a block since the record above it was read."""
+
+
+class OtherSettingsError(ValueError):
+    """A record was written with other settings than those that its reader has."""
 
 
 class StoredHistory:
@@ -495,6 +501,7 @@ class StoredRow(OneRow):
         state, plan = history._fitted()
         self.plans = plan.key_plans
         self.settings = number_of_settings(plan)
+        self.widths = [widths_of_blocks(key_plan) for key_plan in self.plans]
         self.read_block = lru_cache(maxsize=1024)(self._read_block)
         super().__init__(state, plan)
 
@@ -509,10 +516,8 @@ class StoredRow(OneRow):
 
     def read_all_rows_past(self) -> KeyPast:
         name = all_rows_record_name(self.prefix)
-        past = read_record(self.store[name], name)
-        if past.settings not in (None, self.settings):
-            self._refuse_settings(name)
-        return past
+        # The key of all rows is the last one.
+        return self._read_past(-1, name, self.store[name])
 
     def values_of(self, column: str, elements: Sequence[Any]) -> Sequence[Any]:
         return elements
@@ -539,13 +544,25 @@ class StoredRow(OneRow):
         record = self.store.get(name)
         if record is None:
             return name, None
+        try:
+            return name, self._read_past(key, name, record)
+        except OtherSettingsError:
+            if self._is_current():
+                # An earlier history of the store had this key, the present one has not.
+                return name, None
+            raise
+
+    def _read_past(self, key: int, name: str, record: bytes) -> KeyPast:
         past = read_record(record, name)
         if past.settings not in (None, self.settings):
-            if not self._is_current():
-                self._refuse_settings(name)
-            # An earlier history of the store had this key, and the present one has not.
-            return name, None
-        return name, past
+            raise OtherSettingsError(
+                f"store[{name!r}] was written with other settings than those that this "
+                f"object has read from store[{self.prefix!r}]: another process has "
+                "written the history again, or is writing it. Call refresh() when it "
+                "has ended."
+            )
+        check_blocks(past, name, self.widths[key])
+        return past
 
     def _is_current(self) -> bool:
         """Return whether the history of the store still has these settings."""
@@ -556,19 +573,15 @@ class StoredRow(OneRow):
             _, plan = _history_features.read_description(values)
         return number_of_settings(plan) == self.settings
 
-    def _refuse_settings(self, name: str) -> None:
-        raise ValueError(
-            f"store[{name!r}] was written with other settings than those that this "
-            f"object has read from store[{self.prefix!r}]: another process has written "
-            "the history again, or is writing it. Call refresh() when it has ended."
-        )
-
     def _read_block(self, number: int) -> Block:
         name = f"{self.prefix}:{number}"
         record = self.store.get(name)
         if record is None:
             raise BlockIsGone(f"The store has no {name!r}; write the history again.")
-        return read_record(record, name).blocks[0]
+        past = read_record(record, name)
+        if len(past.blocks) != 1:
+            raise ValueError(f"store[{name!r}] is no valid record of a block.")
+        return past.blocks[0]
 
 
 class Change:

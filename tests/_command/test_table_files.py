@@ -2,9 +2,9 @@
 
 import pytest
 
-from sk_pwiser._command._table_files import read_texts
+from sk_pwiser._command._table_files import read_parquet, read_texts
 
-pytest.importorskip("pandas")
+pd = pytest.importorskip("pandas")
 NAMES = ["price", "user", "click"]
 HEADER = "price;user;click\n"
 
@@ -41,3 +41,28 @@ def test_the_first_bytes_may_mark_utf_8(tmp_path):
     path.write_text(f"{HEADER}1.5;7;1;\n", encoding="utf-8-sig")
     with pytest.raises(ValueError, match=r"the header has 3: \['price', "):
         read_texts(path, NAMES, "--data")
+
+
+def test_a_target_that_a_file_has_twice_is_refused(tmp_path):
+    """Numbered by pandas, the second one would be a feature that is the label."""
+    path = tmp_path / "log.csv"
+    path.write_text("price;click;click\n1.5;0;0\n2.5;1;1\n")
+    with pytest.raises(
+        ValueError,
+        match=r"columns of log\.csv must be distinct; 'click' occurs 2 times",
+    ):
+        read_texts(path, NAMES, "--data")
+
+
+def test_rows_of_joined_tables_are_all_read_once(tmp_path):
+    """Each label of their index names several rows."""
+    pytest.importorskip("pyarrow")
+    day = pd.DataFrame({"user": [2**60 + 1, None], "click": [0, 1]}).astype(
+        {"user": "Int64"}
+    )
+    table = pd.concat([day, day])
+    path = tmp_path / "log.parquet"
+    table.to_parquet(path)
+    frame = read_parquet(path, ["user"], "--data")
+    assert frame.index.equals(pd.RangeIndex(4))
+    assert frame.equals(table.reset_index(drop=True))
