@@ -48,7 +48,7 @@ def write_file(
     names = sorted(joined, key=lambda name: (-joined[name].itemsize, name))
     header = _header({name: joined[name] for name in names})
     digest = hashlib.sha256(header)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(header)
         for name in names:
             # In the byte order of the format; copied only if that changes anything.
@@ -64,12 +64,12 @@ def write_file(
 
 def write_bytes(path: str | PathLike[str], content: bytes) -> None:
     """Write a file so that it is complete or, after an error, as it was before."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(content)
 
 
 @contextmanager
-def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces another one when it is complete."""
     path = Path(path)
     # In the same folder: a rename is atomic within a file system only.
