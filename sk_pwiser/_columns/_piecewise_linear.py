@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._number import ROUNDING, NumericColumn, distinct_shares
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 # Number of bins in addition to those of frequent values.
 N_BINS = 16
@@ -69,7 +67,7 @@ class PiecewiseLinearColumn(NumericColumn):
     max_bins: int = MAX_BINS
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column if this is the encoding of numbers that the user chose."""
         if choice.numeric_encoding != cls.encoding_name:
             return None
@@ -91,7 +89,11 @@ class PiecewiseLinearColumn(NumericColumn):
         """Scale the position to [0, 1], since the network has one component for it."""
         successor = super().learn_constant(column, sample_weight)
         if successor is not self:
-            successor.fill_value_ *= self.n_bins_ / successor.n_bins_
+            ratio = self.n_bins_ / successor.n_bins_
+            successor.fill_value_ *= ratio
+            if successor.beyond_ is not None:
+                far_below, below, far_above, above = successor.beyond_
+                successor.beyond_ = far_below, below * ratio, far_above, above * ratio
             successor.n_bins_ = self.n_bins_
         return successor
 
@@ -104,6 +106,7 @@ class PiecewiseLinearColumn(NumericColumn):
         # Otherwise, there are many frequent values, or all values are edges.
         self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
         self.fill_value_ = shares @ self._encode(distinct)
+        self._learn_beyond(distinct, shares)
 
     def _nodes(self):
         return self.edges_, _positions_of_edges(len(self.edges_), self.n_bins_)

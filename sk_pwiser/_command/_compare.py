@@ -1,6 +1,7 @@
 """Compares losses, or models of other packages, on one table."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from sklearn.pipeline import make_pipeline
@@ -9,12 +10,15 @@ from sklearn.preprocessing import FunctionTransformer
 from sk_pwiser import model_selection
 from sk_pwiser._command._options import make_model, read_value_tasks
 
-# The candidates of a comparison of losses.
-COMPARED_LOSSES = ("bce", "pwiser")
-
 
 def compare(
-    title: str, X: Any, Y: Any, arguments: argparse.Namespace, times: Any = None
+    title: str,
+    X: Any,
+    Y: Any,
+    arguments: argparse.Namespace,
+    *,
+    times: Any = None,
+    groups: Any = None,
 ) -> None:
     """Compare losses, or models of other packages, on a data set; print the result."""
     value_tasks = read_value_tasks(arguments)
@@ -25,6 +29,10 @@ def compare(
     if times is not None:
         folds = model_selection.FunnelTimeSplit(folds, time=times)
         order = f"in the order of {times.name!r}"
+    elif groups is not None:
+        splitter = model_selection.FunnelGroupKFold(folds, random_state=arguments.seed)
+        folds = list(splitter.split(X, events, groups))
+        order = f"of whole {groups.name!r}"
     print(
         f"\n{title}: {len(X):,} rows, {X.shape[1]} features; {rates}\n"
         f"{arguments.folds} folds {order}, seed {arguments.seed}",
@@ -68,11 +76,28 @@ def compare(
             )
     else:
         model.set_params(value_tasks=value_tasks or None)
+        models = compared_losses(arguments.weights)
         comparisons.append(
-            model_selection.compare_losses(
-                model, X, Y, losses=COMPARED_LOSSES, weights=arguments.weights, **common
+            model_selection.compare_models(
+                X,
+                Y,
+                models=models,
+                estimator=model,
+                params=None if groups is None else {"groups": groups},
+                **common,
             )
         )
     for comparison in comparisons:
         seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
         print(comparison, comparison.seconds, seeds, sep="\n", flush=True)
+
+
+def compared_losses(weights: Sequence[float] | None) -> dict[str, Any]:
+    """Return both losses as models, PWiseR with each of the weights."""
+    if weights is None:
+        return {"bce": "bce", "pwiser": "pwiser"}
+    models: dict[str, Any] = {"bce": "bce"}
+    for weight in weights:
+        params = {"loss": "pwiser", "pwiser_weight": weight}
+        models[f"pwiser (weight {weight:g})"] = params
+    return models

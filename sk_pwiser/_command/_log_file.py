@@ -19,8 +19,8 @@ from sk_pwiser._tasks._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils._extras import import_extra
 
 
-def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """Return the features, the labels and the times in a CSV or Parquet file."""
+def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """Return the features, labels, times and groups in a CSV or Parquet file."""
     path = arguments.data
     targets = arguments.targets
     pd = import_extra("pandas", "--data")
@@ -32,19 +32,25 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     named_columns = [*targets, *value_names, *arguments.categorical, *arguments.ignore]
     if arguments.time is not None:
         named_columns.append(arguments.time)
+    if arguments.groups is not None:
+        named_columns.append(arguments.groups)
     check_columns(path, frame, named_columns)
     labels, missing, _ = read_labels(frame[targets], "ignore")
     if missing is not None:
         raise ValueError(
             f"{int(missing.sum())} labels of --targets are missing. Leave these rows "
-            "out, or use compare_losses, with missing_labels='ignore', in Python."
+            "out, or use compare_models, with missing_labels='ignore', in Python."
         )
     words = read_words(labels.reshape(len(frame), -1))
     labels = zero_one_labels(words, targets).astype("int8")
     Y = pd.DataFrame(labels, frame.index, targets).join(frame[value_names])
     no_features = [*targets, *value_names, *arguments.ignore]
     X = frame[frame.columns.difference(no_features, sort=False)]
-    if arguments.time is None:
+    groups = None
+    if arguments.groups is not None:
+        groups = X[arguments.groups]
+        X = X.drop(columns=arguments.groups)
+    elif arguments.time is None:
         arguments.time = time_of_dates(X, path)
     times = None
     if arguments.time is not None:
@@ -52,7 +58,7 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         X = X.drop(columns=arguments.time)
     categorical = X.columns.intersection(arguments.categorical)
     X = X.astype(dict.fromkeys(categorical, "category"))
-    return X, Y, times
+    return X, Y, times, groups
 
 
 def time_of_dates(X: Any, path: Path) -> str | None:

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
                 compare(title, bunch.data, bunch.target, arguments)
         print(NEXT)
         return
-    X, Y, times = read(arguments)
+    X, Y, times, groups = read(arguments)
     dates = date_columns(X) if times is None else []
     model = make_model(arguments, value_tasks=read_value_tasks(arguments) or None)
     description = describe_impressions(X, Y, time=times, estimator=model)
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"If {name!r} orders the rows, judge and compare on later rows: --time",
             name,
         )
-    compare(arguments.data.name, X, Y, arguments, times)
+    compare(arguments.data.name, X, Y, arguments, times=times, groups=groups)
     if numbers:
         print("\nThese columns were read as numbers, which may mislead:", *numbers)
         print("Repeat the comparison with --categorical and their names.")

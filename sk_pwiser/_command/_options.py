@@ -53,6 +53,13 @@ def make_parser() -> argparse.ArgumentParser:
         "ones (default: the column of dates in a Parquet file, if there is one)",
     )
     add(
+        "--groups",
+        metavar="COLUMN",
+        help="column with the subject of each row, such as a person, no feature: new "
+        "subjects test the folds and, without --against-others, decide on early "
+        "stopping",
+    )
+    add(
         "--against-others",
         action="store_true",
         help="compare with models of other packages instead of the losses: logistic "
@@ -85,6 +92,7 @@ DATA_OPTIONS = (
     "values",
     "categorical",
     "time",
+    "groups",
     "ignore",
     "against_others",
     "weights",
@@ -102,7 +110,7 @@ def check(arguments: argparse.Namespace) -> None:
                 name = option.replace("_", "-")
                 raise ValueError(f"--{name} must be given with --data")
     value_tasks = read_value_tasks(arguments)
-    for option in ("categorical", "ignore", "time"):
+    for option in ("categorical", "ignore", "time", "groups"):
         value = getattr(arguments, option)
         names = [value] if isinstance(value, str) else value or []
         for name in names:
@@ -116,6 +124,17 @@ def check(arguments: argparse.Namespace) -> None:
                 )
     if arguments.time in arguments.ignore:
         raise ValueError(f"--time and --ignore both name {arguments.time!r}.")
+    if arguments.groups is not None:
+        for option in ("categorical", "ignore"):
+            if arguments.groups in getattr(arguments, option):
+                raise ValueError(
+                    f"--groups and --{option} both name {arguments.groups!r}."
+                )
+        if arguments.time is not None:
+            raise ValueError(
+                "--groups must be given without --time, which tests later rows of all "
+                "subjects"
+            )
     if arguments.against_others and arguments.weights:
         raise ValueError("--weights must be given without --against-others")
 

@@ -177,8 +177,10 @@ def encode_rows(
         held_out=held_out,
         measures_new_values=measures_new_values,
     )
-    if held_out.holds_out and not plan.by_time and blocks.misleading_order is None:
-        first_pass.parts.warn_about_drift(plan.settings, schema)
+    if held_out.holds_out and not plan.by_time:
+        first_pass.parts.warn_about_order(
+            plan.settings, schema, is_sorted=blocks.misleading_order is not None
+        )
     tables = None
     if has_blocks:
         tables = statistics.fit(second_pass.counts, earlier_statistics)

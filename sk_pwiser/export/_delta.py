@@ -49,8 +49,8 @@ class RowChanges:
         """Return the new array."""
         if old is None or old.shape[1:] != self.new_rows.shape[1:]:
             old = self.new_rows[:0]
-        # A row is copied at most to its place and to another one. More copies would take
-        # memory without bytes in the file.
+        # A row is copied at most to its place and to another one. More copies would
+        # take memory without bytes in the file.
         lengths = self.runs[:, 1]
         n_rows = int(lengths.sum(dtype=np.int64))
         if (lengths < 0).any() or n_rows > 2 * len(old) + len(self.new_rows):
