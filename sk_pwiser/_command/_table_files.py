@@ -85,16 +85,22 @@ def read_texts(path: Path, expected_names: Sequence[str], option: str) -> Any:
     return frame
 
 
+def opened(path: Path) -> Any:
+    """Open a file of text, which may be compressed, as pandas does."""
+    common = import_extra("pandas.io.common", "--data")
+    return common.get_handle(path, "r", encoding="utf-8-sig", compression="infer")
+
+
 def read_header(path: Path, separator: str) -> list[str]:
     """Return the fields of the first line of a CSV file that is not blank."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return next(filter(None, csv.reader(file, delimiter=separator)), [])
+    with opened(path) as handles:
+        return next(filter(None, csv.reader(handles.handle, delimiter=separator)), [])
 
 
 def refuse_long_rows(path: Path, separator: str) -> None:
     """Raise if a row of a CSV file has more fields than the header."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=separator)
+    with opened(path) as handles:
+        lines = csv.reader(handles.handle, delimiter=separator)
         header = next(filter(None, lines))
         for row in lines:
             if len(row) > len(header):

@@ -219,7 +219,7 @@ def test_amounts_of_every_type_are_read(tmp_path, kind):
     options += ["--values", "spend:buy", "--ignore", "id", "at"]
     arguments = _options.make_parser().parse_args(options)
     _options.check(arguments)
-    X, Y, _ = _log_file.read(arguments)
+    X, Y, *_ = _log_file.read(arguments)
     assert list(X) == ["age"]
     assert list(Y) == ["see", "buy", "spend"]
     targets = check_targets(Y, value_tasks=_options.read_value_tasks(arguments))
@@ -276,7 +276,7 @@ def test_reading_files(tmp_path, name):
     path = write(LOG.set_index(["id", "at"]) if is_indexed else LOG, tmp_path / name)
     options = ["--targets", "see", "buy", "--categorical", "id", "--time", "at"]
     arguments = _options.make_parser().parse_args(["--data", str(path), *options])
-    features, labels, times = _log_file.read(arguments)
+    features, labels, times, _ = _log_file.read(arguments)
     assert features.dtypes.astype(str).to_dict() == {"id": "category", "age": "float64"}
     assert labels.columns.tolist() == ["see", "buy"]
     np.testing.assert_array_equal(labels, [[1, 0], [1, 1], [0, 0]])
@@ -301,7 +301,7 @@ A12;2134;None;;3;2026-03-29 00:10:56 +0100;1;1
 def read_texts(tmp_path, text, *options):
     (tmp_path / "log.csv").write_text(text)
     options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y, *options]
-    return _log_file.read(_options.make_parser().parse_args(options))
+    return _log_file.read(_options.make_parser().parse_args(options))[:3]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])

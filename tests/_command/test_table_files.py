@@ -1,5 +1,7 @@
 """CSV files that do not agree with their header."""
 
+import gzip
+
 import pytest
 
 from sk_pwiser._command._table_files import read_parquet, read_texts
@@ -26,6 +28,15 @@ def test_a_later_row_with_more_fields_is_refused_with_its_line(tmp_path, end):
     # A field may contain line ends and separators.
     path.write_text(f'{HEADER}1.5;"a;\nb";1\n2.5;8;0{end}\n')
     with pytest.raises(ValueError, match=r"log\.csv, line 4, has 4 fields"):
+        read_texts(path, NAMES, "--data")
+
+
+def test_a_compressed_file_is_read(tmp_path):
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress(f"{HEADER}1.5;7;1\n".encode()))
+    assert read_texts(path, NAMES, "--data").to_numpy().tolist() == [["1.5", "7", "1"]]
+    path.write_bytes(gzip.compress(f"{HEADER}1.5;7;1;\n".encode()))
+    with pytest.raises(ValueError, match=r"line 2, has 4 fields"):
         read_texts(path, NAMES, "--data")
 
 
