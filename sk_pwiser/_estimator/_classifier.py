@@ -108,9 +108,10 @@ class MultiTaskCTRCVRClassifier(
         terms to the log-odds of the click. Predictions are at a reference, which a dict
         states, ``{"position": 1}``; see :doc:`/user_guide/exposure`.
     missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing, such as a conversion
-        that may still come. With "ignore", they take no part in the loss, the pairs,
-        the AUC and the rates of their task; see :ref:`missing_labels`.
+        Whether labels may be missing, of any task and in any row, such as a conversion
+        that may still come or a question that was not asked. With "ignore", they take
+        no part in the loss, the pairs, the AUC and the rates of their task; rows
+        without any label are left out, with a warning. See :ref:`missing_labels`.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which: each the one before it ("chain"), none another
         one (None), or as in a dict, ``{"conversion": "click", "like": "click"}``; see
@@ -120,7 +121,7 @@ class MultiTaskCTRCVRClassifier(
         task under which each arises, by name or index: ``{"spend": "conversion"}``;
         None as the task stands for an amount per impression. `predict_value` predicts
         their means; see :doc:`/user_guide/values`.
-    value_loss : {"gamma", "lognormal", "tweedie"}, default="lognormal"
+    value_loss : {"gamma", "lognormal", "tweedie"}, default="gamma"
         How amounts are distributed around their mean. "gamma" and "lognormal" learn the
         mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0
@@ -145,7 +146,8 @@ class MultiTaskCTRCVRClassifier(
     weight_decay : float or "auto", default="auto"
         Weight decay of the optimiser, which acts on the mean loss of the rows. "auto"
         is 4 divided by the number of training rows, at most 0.0005, and more for
-        embeddings; see :ref:`optimizer_params`.
+        embeddings, and lets those of frequent values start further apart, so that it
+        hides no combination of columns; see :ref:`optimizer_params`.
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
@@ -287,7 +289,7 @@ class MultiTaskCTRCVRClassifier(
         missing_labels: str = "error",
         task_parents: str | dict[Any, Any] | None = "chain",
         value_tasks: dict[Any, Any] | None = None,
-        value_loss: str = "lognormal",
+        value_loss: str = "gamma",
         negative_sampling_rate: float = 1.0,
         optimizer: str | type[torch.optim.Optimizer] = "adam",
         optimizer_params: dict[str, Any] | None = None,
@@ -380,16 +382,15 @@ class MultiTaskCTRCVRClassifier(
             Labels: 0 or 1, or the words no and yes, or false and true, in any case;
             tasks in the order of the funnel. With one task, any two labels. Rows are
             matched to those of `X` by position; pandas objects with the same index
-            labels in another order are refused. Labels of tasks after the first may be
-            missing if `missing_labels="ignore"`. None for a ParquetImpressions, which
+            labels in another order are refused. Labels may be missing if
+            `missing_labels="ignore"`. None for a ParquetImpressions, which
             has labels, weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are
             scaled to a mean of 1. Weights below 1e-38 times the largest one count as 0,
-            with a warning. A weight of 0 for a task after the first makes the
-            label missing, as NaN does with `missing_labels="ignore"`; for the first
-            task, it leaves the row out of that task's loss and AUC only.
+            with a warning. A weight of 0 for a task makes the label missing, as NaN
+            does with `missing_labels="ignore"`.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session. Losses that compare rows do so within
             groups, the validation rows of early stopping are whole groups, and so are
@@ -397,7 +398,9 @@ class MultiTaskCTRCVRClassifier(
             parted by a `time_column`; blocks part groups whose values are a category
             column, such as user ids, whose rates predictions will read; and a group
             of more than twice `validation_fraction`, such as that of all guests, is
-            treated as rows without a group, with a warning.
+            treated as rows without a group, with a warning. Without groups and times,
+            rows of one subject that stand together, such as the years of a person, are
+            recognised: validation rows are whole subjects, with a warning.
         eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and early stopping uses them in

@@ -110,9 +110,14 @@ def event_shares(summary: RowSummary) -> list[list[float]]:
     # By the index -1, a task without a parent reads the column of ones.
     columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
     parent_columns = columns[:, list(targets.parents)]
+    # Events of rows that lack the label of the parent are no share of its events.
+    has_parent_label: Any = 1.0
+    if targets.missing is not None:
+        missing = np.pad(targets.missing, [(0, 0), (0, 1)])
+        has_parent_label = ~missing[:, list(targets.parents)]
     sums = [
         summary.counted_rows() @ targets.values,
-        (targets.values * task_weights).sum(axis=0),
+        (targets.values * task_weights * has_parent_label).sum(axis=0),
         (parent_columns * task_weights).sum(axis=0),
     ]
     shares: list[list[float]] = (np.array(sums) / targets.counts.sum()).tolist()
