@@ -95,8 +95,8 @@ def build_candidates(
             continue
         for weight in [params[weight_path]] if weights is None else weights:
             label = name
-            # None is the estimator's own choice.
-            if weight is not None:
+            # These are the estimator's own choices.
+            if weight is not None and weight != "auto":
                 text = f"{weight:g}" if isinstance(weight, Real) else weight
                 label = f"{name} (weight {text})"
             candidates.append((label, {**changes, weight_path: weight}))
