@@ -228,7 +228,7 @@ def test_a_failing_trial_leaves_the_default(log, monkeypatch):
         raise ValueError("not finite")
 
     monkeypatch.setattr(_weight_trial._Trial, "_logits", fail)
-    model = model_of(max_epochs=2).fit(*log)
+    model = model_of().fit(*log)
     assert "a trial has failed: not finite" in model.pwiser_weight_reason_
 
 
