@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.model_selection._compare_models import (
+from sk_pwiser.model_selection._package_models import (
     IS_CATEGORY,
     PlainColumns,
     StopsEarly,

@@ -38,7 +38,7 @@ from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._rows._batches import BatchIterator
 from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser.model_selection import funnel_holdout
-from sk_pwiser.model_selection._compare_models import (
+from sk_pwiser.model_selection._package_models import (
     CATBOOST_STEPS,
     HIST_STEPS,
     IS_CATEGORY,

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 from sklearn.pipeline import make_pipeline
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.model_selection._compare_models import (
+from sk_pwiser.model_selection._package_models import (
     LIGHTGBM_STEPS,
     SMALL_LEAVES,
     PlainColumns,

@@ -46,8 +46,6 @@ from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import describe_impressions
 from sk_pwiser.metrics import predicted_over_observed
 
-# The candidates of a comparison of losses.
-COMPARED_LOSSES = ("bce", "pwiser")
 # Scores of a generated log: AUC, log loss and calibration of each task, by model.
 Scores = dict[str, list[float]]
 # The generated log of rare conversions.
@@ -463,7 +461,7 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     if missing is not None:
         raise ValueError(
             f"{int(missing.sum())} labels of --targets are missing. Leave these rows "
-            "out, or use compare_losses, with missing_labels='ignore', in Python."
+            "out, or use compare_models, with missing_labels='ignore', in Python."
         )
     words = read_words(labels.reshape(len(frame), -1))
     labels = zero_one_labels(words, targets).astype("int8")
@@ -666,14 +664,26 @@ def compare(
             )
     else:
         model.set_params(value_tasks=value_tasks or None)
+        models = compared_losses(arguments.weights)
         comparisons.append(
-            model_selection.compare_losses(
-                model, X, Y, losses=COMPARED_LOSSES, weights=arguments.weights, **common
+            model_selection.compare_models(
+                X, Y, models=models, estimator=model, **common
             )
         )
     for comparison in comparisons:
         seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
         print(comparison, comparison.seconds, seeds, sep="\n", flush=True)
+
+
+def compared_losses(weights: Sequence[float] | None) -> dict[str, Any]:
+    """Return both losses as models, PWiseR with each of the weights."""
+    if weights is None:
+        return {"bce": "bce", "pwiser": "pwiser"}
+    models: dict[str, Any] = {"bce": "bce"}
+    for weight in weights:
+        params = {"loss": "pwiser", "pwiser_weight": weight}
+        models[f"pwiser (weight {weight:g})"] = params
+    return models
 
 
 if __name__ == "__main__":

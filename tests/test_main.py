@@ -13,7 +13,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser import __main__ as command
 from sk_pwiser._tasks._labels import check_targets
 from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, mean_log_loss_scorer
-from sk_pwiser.model_selection import _compare_models, compare_losses
+from sk_pwiser.model_selection import _package_models, compare_models
 
 pytestmark = pytest.mark.slow
 
@@ -153,8 +153,8 @@ def test_a_file_of_the_user(capsys, csv):
 
 
 def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
-    absent = dict.fromkeys(_compare_models.PACKAGES, "no")
-    monkeypatch.setattr(_compare_models, "PACKAGES", absent)
+    absent = dict.fromkeys(_package_models.PACKAGES, "no")
+    monkeypatch.setattr(_package_models, "PACKAGES", absent)
     options = ["--data", str(csv), "--targets", *Y, "--against-others"]
     fitted = []
     fit = MultiTaskCTRCVRClassifier.fit
@@ -177,8 +177,8 @@ AMOUNTS = np.array(["12.50", "7", "007.5", " 3e1"])[np.arange(len(X)) % 4]
 
 @pytest.mark.parametrize("against_others", [False, True])
 def test_values_are_compared(monkeypatch, tmp_path, capsys, against_others):
-    absent = dict.fromkeys(_compare_models.PACKAGES, "no")
-    monkeypatch.setattr(_compare_models, "PACKAGES", absent)
+    absent = dict.fromkeys(_package_models.PACKAGES, "no")
+    monkeypatch.setattr(_package_models, "PACKAGES", absent)
     spend = np.where(Y["conversion"] == 1, AMOUNTS, "NULL")
     log = X.assign(at=np.arange(len(X)), **Y, spend=spend, seconds=np.arange(len(X)))
     log.to_csv(tmp_path / "log.csv", index=False)
@@ -236,8 +236,8 @@ def test_names_of_values():
 
 @pytest.mark.parametrize("options", [[], ["--against-others"]])
 def test_refit_reaches_every_network(monkeypatch, tmp_path, options):
-    absent = dict.fromkeys(_compare_models.PACKAGES, "no")
-    monkeypatch.setattr(_compare_models, "PACKAGES", absent)
+    absent = dict.fromkeys(_package_models.PACKAGES, "no")
+    monkeypatch.setattr(_package_models, "PACKAGES", absent)
     # With fewer rows, early stopping would hold none out.
     rows = [*range(len(X))] * 8
     X.assign(**Y).iloc[rows].to_csv(tmp_path / "log.csv", index=False)
@@ -402,10 +402,10 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys):
     seen = {}
 
     def compare(*args, **kwargs):
-        seen.update(kwargs, estimator=args[0])
-        return compare_losses(*args, **kwargs)
+        seen.update(kwargs)
+        return compare_models(*args, **kwargs)
 
-    monkeypatch.setattr(command.model_selection, "compare_losses", compare)
+    monkeypatch.setattr(command.model_selection, "compare_models", compare)
     times = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X))[::-1], "h")
     words = Y.replace({0: " no", 1: "YES"})
     path = write(X.assign(at=times, late=times, **words), tmp_path / "log.csv")

@@ -2,7 +2,7 @@
 Your own data: does PWiseR help?
 ================================
 
-Whether the pairwise term helps depends on the data. `compare_losses` fits the
+Whether the pairwise term helps depends on the data. `compare_models` fits the
 cross-entropy and PWiseR on the same folds with the same seeds, and reports which
 differences are larger than chance. Replace the first lines of this example by your own
 file.
@@ -53,10 +53,15 @@ print(Y.sum())
 # :class:`~sk_pwiser.model_selection.FunnelGroupKFold`.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.model_selection import compare_losses
+from sk_pwiser.model_selection import compare_models
 
 model = MultiTaskCTRCVRClassifier(max_epochs=5)
-comparison = compare_losses(model, X, Y, weights=[0.3, 3.0])
+models = {
+    "bce": "bce",
+    "weight 0.3": {"pwiser_weight": 0.3},
+    "weight 3": {"pwiser_weight": 3.0},
+}
+comparison = compare_models(X, Y, models=models, estimator=model)
 print(comparison)
 
 # %%

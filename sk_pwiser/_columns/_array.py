@@ -1,17 +1,15 @@
 """Columns of arrays of numbers."""
 
 from copy import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._base import Column, Input
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._columns._standard import StandardColumn
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 
 class ArrayColumn(NumericColumn):
@@ -23,7 +21,7 @@ class ArrayColumn(NumericColumn):
     holds_lists = True
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column for arrays that are no categories."""
         return cls(name) if choice.has_lists(name) else None
 

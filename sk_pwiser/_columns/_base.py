@@ -5,17 +5,15 @@ The rest of the package asks a column, and never of which kind it is.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._bags import Bags, BagShape
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._codes import Codes
 from sk_pwiser._columns._row_fields import Field
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 
 class Input(NamedTuple):
@@ -220,7 +218,7 @@ class Column:
         return f"Column {self.name!r}"
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return an unfitted column if the named one is of this kind, else None."""
         raise NotImplementedError
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from sk_pwiser._columns._base import (
     Lookup,
     TableCells,
 )
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN, Codes
 from sk_pwiser._columns._factorize import factorize
 from sk_pwiser._columns._forgetting import (
@@ -38,9 +39,6 @@ from sk_pwiser._columns._value_kinds import (
     split_values,
 )
 from sk_pwiser._columns._vocabulary import DEFAULT, Vocabulary, hash_values
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 
 @dataclass(eq=False)
@@ -67,7 +65,7 @@ class CategoryColumn(Column):
     last_updates: ClassVar[np.ndarray | None] = None
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column for what is a category by its dtype or by its name."""
         if not choice.is_category(name):
             return None

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import validation
 
-from sk_pwiser._columns import _choose, _column_warnings, _frames, _unseen_values
+from sk_pwiser._columns import _column_warnings, _frames, _unseen_values
 from sk_pwiser._columns._bags import Bags, BagShape, combine_bags
 from sk_pwiser._columns._base import (
     Column,
@@ -20,6 +20,7 @@ from sk_pwiser._columns._base import (
     TableCells,
     learning_order,
 )
+from sk_pwiser._columns._make_columns import make_columns
 from sk_pwiser._columns._piecewise_linear import MAX_BINS
 from sk_pwiser._columns._sparse import SparseColumns
 from sk_pwiser._columns._vocabulary import MIN_FREQUENCY
@@ -129,7 +130,7 @@ class TableEncoder:
                     )
             return self._cells_of(X)
         names = list(self.names_)
-        self.columns_ = _choose.make_columns(vars(self), _frames.list_columns(X), names)
+        self.columns_ = make_columns(vars(self), _frames.list_columns(X), names)
         self.vectors = None
         for feature in self.domain_features:
             index = _frames.find_column("domain_features", feature, names)

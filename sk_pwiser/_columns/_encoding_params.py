@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from sk_pwiser._columns import _vocabulary
-from sk_pwiser._columns._list import LIST_MAPPINGS, POOLINGS
+from sk_pwiser._columns._choice import LIST_MAPPINGS
+from sk_pwiser._columns._list import POOLINGS
 from sk_pwiser._utils._checks import check_boolean, check_choice, check_integer
 
 # The least values of integers among `encoding_params`.

@@ -3,20 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._base import Column, EncodedColumn, PartLearner, TableCells
 from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._standard import StandardColumn
 from sk_pwiser._columns._value_counts import ValueCounts
 from sk_pwiser._columns._vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 # Fewer rows do not tell the effect of a value: rare numbers share a term with their
 # neighbours, and rare categories one with each other.
@@ -59,7 +57,7 @@ class ExposureColumn(Column):
     )
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column if it is among the `exposure_features`."""
         if name not in choice.exposure:
             return None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import InitVar, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,12 +19,10 @@ from sk_pwiser._columns._base import (
     TableCells,
 )
 from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._number import FEW_VALUES, LARGEST_DEVIATION
 from sk_pwiser._columns._row_fields import Field, as_column, repeat
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 POOLINGS = "mean", "sum", "attention"
 # With shared embeddings, codes of lists without elements precede those of values.
@@ -67,7 +65,7 @@ class ListColumn(Column):
             self.items_ = CategoryColumn(self.name, vocabulary, place="element")
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column for lists that are categories by dtype or by name."""
         if not (choice.is_category(name) and choice.has_lists(name)):
             return None
@@ -425,11 +423,3 @@ class Elements:
         starts = self.sizes.cumsum() - self.sizes
         sums = [np.add.reduceat(column, starts) for column in inputs.T]
         return np.stack(sums, axis=1) / self.sizes[:, np.newaxis].astype(np.float32)
-
-
-LISTS = "column of lists of categories"
-
-
-# Settings that map a list column to another column: that of the weights or ages of the
-# elements, or a category column of the same vocabulary.
-LIST_MAPPINGS = "list_weights", "list_ages", "shared_embeddings"

@@ -1,12 +1,10 @@
 """Columns with the weights or ages of the elements of lists."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sk_pwiser._columns._base import Column
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
+from sk_pwiser._columns._choice import Choice
 
 
 @dataclass(eq=False)
@@ -21,7 +19,7 @@ class ListWeights(Column):
     encoding = "read with its list"
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column if it is named in `list_weights`."""
         return cls(name) if name in choice.list_weights.values() else None
 
@@ -36,6 +34,6 @@ class ListAges(ListWeights):
     kind = "ages of a list"
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column if it is named in `list_ages`."""
         return cls(name) if name in choice.list_ages.values() else None

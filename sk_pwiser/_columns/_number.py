@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -18,12 +18,10 @@ from sk_pwiser._columns._base import (
     PartLearner,
     TableCells,
 )
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._misread import looks_like_codes, refuse_merged
 from sk_pwiser._columns._row_fields import Field, as_column
 from sk_pwiser._columns._text_cells import numbers_of_texts
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 # On average, a share of 2 / (n + 1) of later values is out of the range of n values.
 FEW_VALUES = 100
@@ -89,7 +87,7 @@ class NumericColumn(Column):
     n_bins_ = 0
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column if this is the encoding of numbers that the user chose."""
         return cls(name) if choice.numeric_encoding == cls.encoding_name else None
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING
 from sk_pwiser._columns._number import LARGEST_DEVIATION
-
-NO_PARENT = -1
+from sk_pwiser._columns._parents import NO_PARENT
 
 
 def evidence_of(

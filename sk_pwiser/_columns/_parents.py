@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sk_pwiser._columns._frames import check_among
-from sk_pwiser._columns._parent_rates import NO_PARENT
+
+# The place of the parent of a column that has none.
+NO_PARENT = -1
 
 
 def read_parents(

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._number import ROUNDING, NumericColumn, distinct_shares
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 # Number of bins in addition to those of frequent values.
 N_BINS = 16
@@ -69,7 +67,7 @@ class PiecewiseLinearColumn(NumericColumn):
     max_bins: int = MAX_BINS
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column if this is the encoding of numbers that the user chose."""
         if choice.numeric_encoding != cls.encoding_name:
             return None

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._columns import _amount_statistics
+from sk_pwiser._columns._choice import LISTS
 from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._frames import check_among, find_column
-from sk_pwiser._columns._list import LISTS, Elements
+from sk_pwiser._columns._list import Elements
 from sk_pwiser._columns._number import LARGEST_DEVIATION
 from sk_pwiser._columns._parent_rates import (
     NO_PARENT,

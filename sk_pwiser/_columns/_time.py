@@ -1,12 +1,10 @@
 """The column that orders the rows of a fit."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sk_pwiser._columns._base import Column
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
+from sk_pwiser._columns._choice import Choice
 
 
 @dataclass(eq=False)
@@ -24,6 +22,6 @@ class TimeColumn(Column):
     encoding = "orders the rows"
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column if it is the `time_column` and no feature."""
         return cls(name) if name == choice.time_column else None

@@ -2,12 +2,13 @@
 
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from sk_pwiser._columns._base import GrownColumn, ValueVectors
 from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._choice import Choice
 from sk_pwiser._columns._forgetting import keep_record
 from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._columns._value_kinds import (
@@ -18,9 +19,6 @@ from sk_pwiser._columns._value_kinds import (
     sort_values,
 )
 from sk_pwiser._utils._warnings import warn_user
-
-if TYPE_CHECKING:
-    from sk_pwiser._columns._choose import Choice
 
 # The row of values without a vector: it is 0.
 NO_VECTOR = 0
@@ -46,7 +44,7 @@ class VectorColumn(CategoryColumn):
     kind = "vectors"
 
     @classmethod
-    def claim(cls, choice: "Choice", name: Any) -> Self | None:
+    def claim(cls, choice: Choice, name: Any) -> Self | None:
         """Return a column for a category whose values have vectors."""
         if name not in choice.vectors:
             return None

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import compress
 from typing import Any
 
-from sk_pwiser._columns._choose import named_as_categories
+from sk_pwiser._columns._choice import named_as_categories
 from sk_pwiser._settings import Settings
 from sk_pwiser._times import date_columns
 from sk_pwiser._utils._warnings import warn_user

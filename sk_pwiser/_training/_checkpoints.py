@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from skorch import NeuralNet
 from skorch.callbacks import LRScheduler
 
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._settings import Settings, describe
 from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._early_stopping import FirstStage
-from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._net_state import (
     load_net_state,
     net_state,
@@ -206,7 +206,7 @@ class Checkpoints:
         text = json.dumps(values).encode("ascii")
         self.fixed["start"] = np.frombuffer(text, dtype=np.uint8)
 
-    def begin(self, net: MultiTaskNet) -> None:
+    def begin(self, net: NeuralNet) -> None:
         """Restore the state to resume from; without one, remove files of other fits."""
         if self.saved is not None:
             self._restore(self.saved, net)
@@ -214,7 +214,7 @@ class Checkpoints:
             self._remove(FILES)
         self._remove(TEMPORARY)
 
-    def save(self, net: MultiTaskNet) -> None:
+    def save(self, net: NeuralNet) -> None:
         """Write the state at the end of an epoch, and remove files no longer needed."""
         device = self.global_device
         callback_states = {}
@@ -242,7 +242,7 @@ class Checkpoints:
         write_file(path, {"kind": KIND, "state": values}, {**self.fixed, **arrays})
         self._remove(FILES, file_names)
 
-    def _restore(self, saved: Checkpoint, net: MultiTaskNet) -> None:
+    def _restore(self, saved: Checkpoint, net: NeuralNet) -> None:
         state = saved.state
         try:
             load_net_state(net, state["net"])

@@ -1,10 +1,11 @@
 """The check after the last step of a training, on some rows: it may have diverged."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from skorch import NeuralNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,10 +14,6 @@ from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._embedding_tables import sparse_tables
 from sk_pwiser._utils._precision import widest_float
 from sk_pwiser._utils._warnings import warn_user
-
-if TYPE_CHECKING:
-    from sk_pwiser._training._net import MultiTaskNet
-
 
 # A fit has diverged if its cross-entropy is this many times that of constant
 # probabilities. Corrections of sampled logs and losses of ranks stay far below it.
@@ -68,9 +65,7 @@ def excess_loss(
 
 
 @torch.no_grad()
-def checked_logits(
-    net: "MultiTaskNet", rows: TrainingRows
-) -> tuple[Tensor, Tensor, Any]:
+def checked_logits(net: NeuralNet, rows: TrainingRows) -> tuple[Tensor, Tensor, Any]:
     """Return the logits of rows in one batch, their labels and their weights."""
     inputs, y = next(iter(net.get_iterator(rows)))
     net._set_training(False)
@@ -84,7 +79,7 @@ def checked_logits(
 ADVICE = "Use a smaller lr; it is {lr}. Other rates and weights may be too large, too."
 
 
-def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
+def check_end(net: NeuralNet, rows: TrainingRows) -> None:
     """Check on some training rows that weights and logits are finite log-odds.
 
     After a divergence with finite weights, the last copy of the weights that has
@@ -124,7 +119,7 @@ def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
     warn_user(f"{message} {ADVICE.format(lr=net.settings.lr)}", ConvergenceWarning)
 
 
-def diverged(net: "MultiTaskNet", symptom: str) -> ValueError:
+def diverged(net: NeuralNet, symptom: str) -> ValueError:
     """Return the error of a divergence in the last epoch."""
     epoch = net.history[-1, "epoch"]
     hint = ADVICE.format(lr=net.settings.lr)

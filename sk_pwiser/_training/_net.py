@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from sk_pwiser._training import (
     _validation_figures,
 )
 from sk_pwiser._training._callbacks import KeepOnInterrupt
+from sk_pwiser._training._checkpoints import Checkpoints
 from sk_pwiser._training._device import device_or_cpu
 from sk_pwiser._training._early_stopping import BestEpochStopping, FirstStage
 from sk_pwiser._training._embedding_tables import TABLES
@@ -35,10 +36,6 @@ from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.networks import NetworkOutput
-
-if TYPE_CHECKING:
-    from sk_pwiser._training._checkpoints import Checkpoints
-
 
 # Modes of torch.compile that use CUDA graphs.
 MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
@@ -157,7 +154,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 kind = kinds[group["params"][0]]
                 group["weight_decay"] = decay_of_kind.get(kind, decay)
 
-    def partial_fit(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
+    def partial_fit(self, X: EncodedData, checkpoints: Checkpoints | None) -> None:
         """Train on `X.train`, and measure the other rows after every epoch."""
         self.lowest_ = ()
         self.kept_epoch_ = None
@@ -195,7 +192,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         )
         return copied
 
-    def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
+    def fit_loop(self, X: EncodedData, checkpoints: Checkpoints | None) -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_ = False
         self.n_complete_ = 0

@@ -5,20 +5,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from skorch import NeuralNet
 from torch import Tensor
 
 from sk_pwiser._training._callbacks import PARTS, set_states
 from sk_pwiser._training._epoch_history import EpochHistory
-from sk_pwiser._training._net import MultiTaskNet
 
 
-def net_state(net: MultiTaskNet) -> dict[str, Any]:
+def net_state(net: NeuralNet) -> dict[str, Any]:
     """Return weights, the states of criterion and optimiser, and the history."""
     states = {part: getattr(net, name).state_dict() for part, name in PARTS.items()}
     return {**states, "history": list(net.history)}
 
 
-def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
+def load_net_state(net: NeuralNet, state: Mapping[str, Any]) -> None:
     """Restore what `net_state` returned, unless the weights do not fit the net."""
     states = {part: state[part] for part in PARTS}
     pairs = zip(

@@ -1,12 +1,13 @@
 """Figures of the validation rows after each epoch."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import auc, roc_curve
+from skorch import NeuralNet
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,9 +16,6 @@ from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training._epoch_history import record_best
 from sk_pwiser._utils._precision import widest_float
 from sk_pwiser.metrics import auc_within
-
-if TYPE_CHECKING:
-    from sk_pwiser._training._net import MultiTaskNet
 
 
 def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
@@ -159,7 +157,7 @@ def score_validation(
 
 
 def record_validation(
-    net: "MultiTaskNet", prefix: str, rows: TrainingRows, logits: Tensor
+    net: NeuralNet, prefix: str, rows: TrainingRows, logits: Tensor
 ) -> None:
     """Record the log loss and AUC of each task, their means, and the score."""
     y = rows.column("y")

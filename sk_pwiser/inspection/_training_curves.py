@@ -228,13 +228,13 @@ class WeightSearchDisplay:
 
     See Also
     --------
-    sk_pwiser.model_selection.compare_losses : Computes differences to a baseline on the
+    sk_pwiser.model_selection.compare_models : Computes differences to a baseline on the
         same folds, which are more precise than these scores.
 
     Notes
     -----
     The standard errors of a search are those of
-    :class:`~sk_pwiser.model_selection.LossComparison`, which are larger than those of
+    :class:`~sk_pwiser.model_selection.ModelComparison`, which are larger than those of
     independent folds, since folds share training rows. `cv` is taken to be a K-fold. A
     difference between two weights can be significant even if their intervals overlap,
     since a fold that is hard for one weight is usually hard for all.

@@ -1,4 +1,4 @@
-"""Splits by funnel depth, time and groups, and a comparison of losses on equal folds.
+"""Splits by funnel depth, time and groups, and a comparison of models on equal folds.
 
 At a conversion rate of one in ten thousand, a random split leaves folds without any
 conversion. :class:`FunnelStratifiedKFold` and :func:`funnel_holdout` stratify on the
@@ -6,16 +6,14 @@ conversion. :class:`FunnelStratifiedKFold` and :func:`funnel_holdout` stratify o
 tests on periods after those of training, and :class:`FunnelGroupKFold` on groups, such
 as users, that training has not seen.
 
-:func:`compare_losses` shows whether PWiseR or another loss improves an estimator on
-given data, and :func:`compare_models` compares the estimator with models of other
-packages. Both return a :class:`LossComparison`, which contains differences to a
-baseline and their confidence intervals.
+:func:`compare_models` shows whether PWiseR, another loss or another parameter improves
+an estimator on given data, and compares it with models of other packages. It returns a
+:class:`ModelComparison`, which contains differences to a baseline and their confidence
+intervals.
 """
 
 from sk_pwiser._tasks._stratify import funnel_depth, funnel_holdout
-from sk_pwiser.model_selection._compare_losses import compare_losses
 from sk_pwiser.model_selection._compare_models import compare_models
-from sk_pwiser.model_selection._compare_models import named_models as named_models
 from sk_pwiser.model_selection._folds import (
     FunnelGroupKFold,
     FunnelStratifiedKFold,
@@ -24,7 +22,8 @@ from sk_pwiser.model_selection._folds import (
 from sk_pwiser.model_selection._folds import (
     warn_about_random_folds as warn_about_random_folds,
 )
-from sk_pwiser.model_selection._loss_comparison import LossComparison
+from sk_pwiser.model_selection._model_comparison import ModelComparison
+from sk_pwiser.model_selection._package_models import named_models as named_models
 from sk_pwiser.model_selection._value_models import (
     named_value_models as named_value_models,
 )
@@ -33,8 +32,7 @@ __all__ = [
     "FunnelGroupKFold",
     "FunnelStratifiedKFold",
     "FunnelTimeSplit",
-    "LossComparison",
-    "compare_losses",
+    "ModelComparison",
     "compare_models",
     "funnel_depth",
     "funnel_holdout",

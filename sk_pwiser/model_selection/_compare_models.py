@@ -1,197 +1,241 @@
-"""Comparison of this estimator with models of other packages, on the same folds."""
+"""Comparison of models on the same folds: losses, parameters and other packages."""
 
-import importlib.util
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import sklearn
 from scipy.sparse import issparse
-from sklearn import preprocessing
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
-from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, train_test_split
-from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import _safe_indexing
-from sklearn.utils.fixes import parse_version
 
-from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._frames import collected, selectable
-from sk_pwiser._responses import check_targets
 from sk_pwiser._tasks import _amounts
 from sk_pwiser._tasks._labels import names_of_columns, read_labels
-from sk_pwiser._utils._extras import import_extra
-from sk_pwiser.model_selection._compare_losses import cross_validate_models
-from sk_pwiser.model_selection._loss_comparison import LossComparison
-
-# The name of this package's estimator among the models.
-THIS_PACKAGE = "sk_pwiser"
-# As in `target_encoding="auto"` of the estimator.
-MIN_VALUES = 100
-# The default of C=1 overfits values that occur a few times.
-LOGISTIC_C = 0.1
-# Trees for labels that are noisy or rare.
-SMALL_LEAVES = {"num_leaves": 8, "min_child_samples": 100}
-CATBOOST_STEPS = {"early_stopping_rounds": 50}
-HIST_STEPS = {
-    "max_iter": 500,
-    "learning_rate": 0.05,
-    "n_iter_no_change": 20,
-    "early_stopping": True,
-}
-LIGHTGBM_STEPS = {
-    "n_estimators": 500,
-    "learning_rate": 0.05,
-    "early_stopping_round": 20,
-}
-IS_CATEGORY = make_column_selector(dtype_include="category")
+from sk_pwiser.model_selection._cross_validation import cross_validate_models
+from sk_pwiser.model_selection._estimator_variants import (
+    EstimatorVariant,
+    is_loss_class,
+    variant_of_loss,
+    with_value_tasks,
+)
+from sk_pwiser.model_selection._model_comparison import ModelComparison
+from sk_pwiser.model_selection._package_models import (
+    MODELS,
+    THIS_PACKAGE,
+    check_models,
+    entries_by_name,
+    multi_task_classifier,
+    named_models,
+)
+from sk_pwiser.model_selection._value_models import (
+    VALUE_MODEL_NAMES,
+    named_value_models,
+)
 
 
 def compare_models(
     X: Any,
     Y: Any,
     *,
-    models: str | Sequence[str] | Mapping[str, Any] = "default",
+    models: str | Sequence[Any] | Mapping[str, Any] = "default",
+    estimator: Any = None,
     value_tasks: Mapping[Any, Any] | None = None,
     cv: Any = 5,
     scoring: Any = None,
     groups: npt.ArrayLike | None = None,
     by: Any = None,
+    params: dict[str, Any] | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
     random_state: int | np.random.RandomState | None = 0,
-) -> LossComparison:
-    """Compare this estimator with models of other packages on the same folds.
+) -> ModelComparison:
+    """Compare models by cross-validation on the same folds and with the same seeds.
+
+    The models are losses of this package's estimator, the estimator with other
+    parameters, models of other packages, or models of your own. All are fitted on the
+    training rows of each fold with the same ``random_state``, and scored on its test
+    rows. The result contains their differences to the first one, with confidence
+    intervals.
 
     Parameters
     ----------
     X : {DataFrame, array-like} of shape (n_samples, n_features)
-        Impressions. All models read the category and numeric columns that
+        Impressions. Models of other packages read the category and numeric columns that
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` finds in them.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Beside them the
-        columns of amounts that `value_tasks` names.
-    models : "default", sequence of str or dict of str to str or estimator, \
-            default="default"
-        The models; differences are those to the first one. "default" is this estimator,
-        and those of the following that are installed:
+        columns of amounts that `value_tasks` names, here or in the estimator.
+    models : "default", sequence or dict of str to object, default="default"
+        The models; differences are those to the first one. An entry of a sequence, or a
+        value of a dict, whose keys are the names of the models, is
 
-        - "sk_pwiser": :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`;
+        - "sk_pwiser": the `estimator`;
+        - the name of a loss, such as "bce" or "pwiser", or a class of losses: the
+          `estimator` with it. The ``loss_params`` of the estimator are only used with
+          its own loss;
         - "logistic_regression": on one-hot categories and standardised numbers, with
           C=0.1;
         - "hist_gradient_boosting": scikit-learn's boosted trees;
         - "lightgbm" and "catboost": those of the packages lightgbm and catboost;
         - "lightgbm_small_leaves": trees of at most 8 leaves of at least 100 rows, which
-          are often ahead where labels are noisy or rare.
+          are often ahead where labels are noisy or rare;
+        - in a dict, parameters of the `estimator`, such as ``{"pwiser_weight": 1.0}``;
+        - in a dict, a classifier whose `predict_proba` the scorers of
+          :mod:`sk_pwiser.metrics` read.
 
+        "default" is "sk_pwiser", and those models of other packages that are installed.
         All trees stop early on a tenth of the training rows: those of scikit-learn and
         LightGBM have a learning rate of 0.05 and stop after 20 of at most 500 trees
         without a gain, those of CatBoost after 50 of 1,000. Other parameters are the
         defaults. Models of other packages fit each task by itself. The trees of
         scikit-learn and LightGBM read category columns of at least 100 values as target
-        statistics, by :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, values
-        are these names, or classifiers whose `predict_proba` the scorers of
-        :mod:`sk_pwiser.metrics` read.
+        statistics, by :class:`~sklearn.preprocessing.TargetEncoder`.
 
         With `value_tasks`, the models predict amounts per impression by their method
-        `predict_value`:
+        `predict_value`. Beside losses, parameters and models of your own, there are
 
-        - "sk_pwiser": the classifier with these `value_tasks`;
+        - "sk_pwiser": the estimator with these `value_tasks`;
         - "mean_amount": its probabilities without them, times the mean amount;
         - "logistic_gamma": logistic regression of a positive amount times a gamma
           regression of its size, with equal penalties;
         - "lightgbm_log_amounts": boosted trees of a positive amount times those of its
           logarithm, with the smearing of Duan (1983);
         - "lightgbm_tweedie": boosted trees of the amounts of all rows.
+    estimator : estimator object, default=None
+        A classifier with the parameter ``loss``, or a Pipeline or search that contains
+        one. It is cloned, not changed. None means
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` with its default parameters.
     value_tasks : dict or None, default=None
         Compares predicted amounts instead of events: columns of ``Y`` with amounts and
         the tasks under which they arise, as the parameter of
-        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The default scores are, for each
-        value, the normalised Gini coefficient ("spend Gini") and minus the relative
-        error of the total ("minus spend total error").
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. An estimator with `value_tasks`
+        of its own is compared by events and amounts.
     cv : int, splitter or iterable of (train, test), default=5
-        As in :func:`compare_losses`; :class:`FunnelTimeSplit` tests on later periods.
+        An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
+        splitter, such as :class:`FunnelTimeSplit`, which tests on later periods, or
+        ``RepeatedKFold``, or an iterable of row indices, or masks of rows, must give at
+        least two splits.
     scoring : str, callable, list, tuple or dict, default=None
-        As in :func:`compare_losses`. If one of the models has a
-        `negative_sampling_rate`, the default scores are those on the full log for all
-        models, and those trained on the sampled log as such have a large log loss.
+        Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
+        None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
+        of P(last task | first task) if there are several tasks ("CVR AUC"), and minus
+        the mean log loss ("minus log loss"). With `value_tasks`, for each value, the
+        normalised Gini coefficient of the predicted amounts ("spend Gini") and minus
+        the relative error of their total ("minus spend total error"). If one of the
+        models has a `negative_sampling_rate`, rows without a click count 1 / rate times
+        in the default scores of all, as in the full log.
     groups : array-like of shape (n_samples,), default=None
-        Group of each row, for splitters that use groups.
+        Group of each row, for splitters that use groups. To pass groups to losses, use
+        ``params={"groups": groups}``.
     by : str or int, default=None
-        As in :func:`compare_losses`: a column for whose values there are scores.
+        A column of ``X`` with at most 100 values, such as the market. The scores are
+        also computed on the test rows of each of its values, as metrics such as
+        "click AUC, market=nl".
+    params : dict, default=None
+        Parameters of ``fit`` of all models, such as ``sample_weight``, which models of
+        other packages refuse. Parameters of length n_samples are split like the rows.
     n_jobs : int, default=None
-        Number of fits that run in parallel, by joblib.
+        Number of fits that run in parallel, by joblib. None means 1, unless there is a
+        :class:`joblib.parallel_config` context; -1 means all processors.
     verbose : int, default=0
         1 prints one line after each fit.
     random_state : int, RandomState instance or None, default=0
-        Seed of the folds, if ``cv`` is an int, and of the fits.
+        Seed of the folds, if ``cv`` is an int, and of the fits. Each fold has its own
+        seed, which replaces every ``random_state`` and is the same for all models. With
+        None, folds and seeds differ between calls.
 
     Returns
     -------
-    LossComparison
-        The scores and their differences, with the seconds of fits and of scoring.
+    ModelComparison
+        The scores and their differences, as a table, in words and as a plot, with the
+        seconds of fits and of scoring.
 
     Raises
     ------
     ValueError, TypeError
-        If there are fewer than two models, if a name is unknown, if an estimator has
-        no `predict_proba` or, with `value_tasks`, no `predict_value`, or if labels are
-        missing.
+        If there are fewer than two models or splits, if a name is unknown, if the
+        estimator does not accept a loss or parameters, if a model has no
+        `predict_proba` or, with `value_tasks`, no `predict_value`, if labels are
+        missing that models of other packages need, if ``scoring`` is unknown, or if
+        ``by`` has more than 100 values. Errors of ``fit`` are raised unchanged.
     ImportError
         If the package of a named model is not installed, or pandas, which the models
         of other packages need.
 
+    Warns
+    -----
+    UndefinedMetricWarning
+        If a score is undefined on a fold, for example because its test rows contain no
+        conversion. The comparison in this metric leaves out the fold.
+    UserWarning
+        If folds train on rows from after the start of their test part, although a model
+        has a `time_column` or a :class:`~sk_pwiser.history.HistoryFeatures`, or ``X``
+        columns of these. Warnings of the fits that differ in numbers only are issued
+        once.
+
     See Also
     --------
-    compare_losses : Compares losses and weights of one estimator.
+    ModelComparison : The result, and how the intervals are computed.
+    sklearn.model_selection.GridSearchCV : Selects parameters, without intervals.
+
+    Notes
+    -----
+    Random folds give optimistic scores if the rows of a user or of a day are similar:
+    use :class:`FunnelTimeSplit` or :class:`FunnelGroupKFold`. The difference of a
+    parameter that was selected by this comparison is optimistic as well.
 
     Examples
     --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
     >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.model_selection import compare_models
     >>> data = make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
     >>> comparison = compare_models(
-    ...     data.data, data.target, models=["sk_pwiser", "logistic_regression"], cv=2
+    ...     data.data,
+    ...     data.target,
+    ...     models={
+    ...         "bce": "bce",
+    ...         "weight 1": {"pwiser_weight": 1.0},
+    ...         "logistic": "logistic_regression",
+    ...     },
+    ...     estimator=MultiTaskCTRCVRClassifier(max_epochs=2),
+    ...     cv=2,
     ... )
     >>> comparison.candidates
-    ['sk_pwiser', 'logistic_regression']
+    ['bce', 'weight 1', 'logistic']
+    >>> list(comparison.verdicts)
+    ['click AUC', 'conversion AUC', 'CVR AUC', 'minus log loss']
     """
+    if estimator is None:
+        estimator = multi_task_classifier()
+    if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
+        raise TypeError(f"estimator must be an estimator object, got {estimator!r}.")
     X = collected(X)
     Y = collected(Y)
-    events = Y
+    names = VALUE_MODEL_NAMES if value_tasks else list(MODELS)
+    entry_of_name = entries_by_name(models, names)
+    variants = find_variants(entry_of_name, estimator, names)
+    n_tasks = 0
+    other_models = [
+        entry for name, entry in entry_of_name.items() if name not in variants
+    ]
+    if other_models:
+        is_named = any(isinstance(model, str) for model in other_models)
+        Y, n_tasks = labels_for_others(X, Y, value_tasks, of_packages=is_named)
+    base = estimator
     if value_tasks:
-        events, *_ = _amounts.split_columns(Y, value_tasks, names_of_columns(Y))
-    labels, missing, _ = read_labels(events, "ignore", input_name="Y")
-    if not value_tasks and labels.size == len(labels) and np.ndim(Y) > 1:
-        Y = _safe_indexing(selectable(Y), 0, axis=1)  # other packages warn of columns
-    if missing is not None and missing.any():
-        raise ValueError(
-            "Y must have all labels, since models of other packages have no missing "
-            f"ones; {int(missing.sum())} are missing."
-        )
-    if issparse(X) and not isinstance(models, Mapping):
-        raise TypeError(
-            "X must not be sparse, since models of other packages read its columns; "
-            "pass X.toarray(), or pipelines of your own in a dict of models."
-        )
-    method = "predict_proba"
+        base = with_value_tasks(estimator, value_tasks)
+    model_of_name = entry_of_name | {
+        name: variant.build(base, names) for name, variant in variants.items()
+    }
     if value_tasks:
-        # Not at the top: these models consist of those of events.
-        from sk_pwiser.model_selection._value_models import named_value_models
-
-        method = "predict_value"
-        model_of_name = named_value_models(models, value_tasks)
+        model_of_name = named_value_models(
+            model_of_name, value_tasks, classifier=estimator
+        )
     else:
-        model_of_name = named_models(models, n_tasks=labels.size // len(labels))
-    check_models(model_of_name, method)
-    return cross_validate_models(
+        model_of_name = named_models(model_of_name, n_tasks)
+    check_models(model_of_name, "predict_value" if value_tasks else "predict_proba")
+    comparison = cross_validate_models(
         model_of_name,
         X,
         Y,
@@ -199,297 +243,56 @@ def compare_models(
         scoring=scoring,
         groups=groups,
         by=by,
-        params=None,
+        params=params,
         n_jobs=n_jobs,
         verbose=verbose,
         random_state=random_state,
     )
+    if variants:
+        comparison.params = [
+            variants[name].params if name in variants else None
+            for name in comparison.candidates
+        ]
+    return comparison
 
 
-def check_models(model_of_name: Mapping[str, Any], method: str) -> None:
-    """Raise if there are not two models, or if one cannot predict."""
-    if len(model_of_name) < 2:
+def find_variants(
+    entry_of_name: Mapping[str, Any], estimator: Any, names: list[str]
+) -> dict[str, EstimatorVariant]:
+    """Return the models that are the estimator with other parameters, by name."""
+    variants = {}
+    for label, entry in entry_of_name.items():
+        if entry == THIS_PACKAGE:
+            variants[label] = EstimatorVariant(label=label, params={})
+        elif isinstance(entry, Mapping):
+            variants[label] = EstimatorVariant(label=label, params=dict(entry))
+        elif is_loss_class(entry) or (isinstance(entry, str) and entry not in names):
+            variants[label] = variant_of_loss(label, entry, estimator)
+    return variants
+
+
+def labels_for_others(
+    X: Any, Y: Any, value_tasks: Mapping[Any, Any] | None, *, of_packages: bool
+) -> tuple[Any, int]:
+    """Return labels as models of other packages take them, and the number of tasks.
+
+    If some are models `of_packages` that have names here, check X and Y for them.
+    """
+    events = Y
+    if value_tasks:
+        events, *_ = _amounts.split_columns(Y, value_tasks, names_of_columns(Y))
+    labels, missing, _ = read_labels(events, "ignore", input_name="Y")
+    n_tasks = labels.size // len(labels)
+    if not value_tasks and n_tasks == 1 and np.ndim(Y) > 1:
+        Y = _safe_indexing(selectable(Y), 0, axis=1)  # other packages warn of columns
+    if of_packages and missing is not None and missing.any():
         raise ValueError(
-            f"models must name at least two models, got {list(model_of_name)}."
+            "Y must have all labels, since models of other packages have no missing "
+            f"ones; {int(missing.sum())} are missing."
         )
-    for name, model in model_of_name.items():
-        if isinstance(model, type) or not hasattr(model, method):
-            raise TypeError(
-                f"models[{name!r}] must have the method {method}, got {model!r}."
-            )
-
-
-def named_models(
-    models: str | Sequence[str] | Mapping[str, Any], n_tasks: int
-) -> dict[str, Any]:
-    """Return the models by name; by default all whose packages are installed."""
-    model_of_label = check_model_names(models, list(MODELS))
-    for label, name in model_of_label.items():
-        if not isinstance(name, str):
-            continue
-        model: Any = MODELS[name]()
-        learns_all_tasks = name == THIS_PACKAGE or n_tasks == 1
-        if not learns_all_tasks:
-            model = OneModelPerTask(OneTask(model))
-        model_of_label[label] = model
-    return model_of_label
-
-
-def check_model_names(
-    models: str | Sequence[str] | Mapping[str, Any], names: list[str]
-) -> dict[str, Any]:
-    """Return names, or models of the user, by label; by default all installed ones."""
-    if isinstance(models, str):
-        if models != "default":
-            raise ValueError(
-                f"models must be 'default', a list of names or a dict, got {models!r}."
-            )
-        models = [name for name in names if is_installed(name)]
-    if isinstance(models, Mapping):
-        model_of_label = dict(models)
-    else:
-        model_of_label = {name: name for name in models}
-    for name in model_of_label.values():
-        if not isinstance(name, str):
-            continue
-        if name not in names:
-            raise ValueError(f"models must be among {names}, got {name!r}.")
-        if not is_installed(name):
-            raise ImportError(
-                f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
-            )
-    return model_of_label
-
-
-def is_installed(name: str) -> bool:
-    """Return whether the package of a named model is installed."""
-    package = PACKAGES.get(name)
-    return package is None or importlib.util.find_spec(package) is not None
-
-
-class OneModelPerTask(MultiOutputClassifier):
-    """Copies of a model, one for each task, of labels of any form."""
-
-    def fit(self, X: Any, Y: Any) -> Self:
-        targets, *_ = check_targets(Y)
-        return super().fit(X, targets)
-
-
-class OneTask(ClassifierMixin, BaseEstimator):
-    """A model of a task, or a constant if one row or none differs from the others.
-
-    The constant is the rate of the rows with half a row more of each label. A constant
-    of 0 would have a log loss of 36 for each event in the test rows.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def fit(self, X: Any, y: np.ndarray) -> Self:
-        self.classes_ = np.array([0, 1])
-        # Early stopping of trees needs two rows of each class.
-        is_constant = min(y.sum(), len(y) - y.sum()) < 2
-        self.model_ = None if is_constant else clone(self.model).fit(X, y)
-        self.rate_ = (y.sum() + 0.5) / (len(y) + 1)
-        return self
-
-    def predict(self, X: Any) -> np.ndarray:
-        return self.predict_proba(X).argmax(axis=1)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        if self.model_ is None:
-            return np.tile([1 - self.rate_, self.rate_], (len(X), 1))
-        return self.model_.predict_proba(X)
-
-
-class PlainColumns(TransformerMixin, BaseEstimator):
-    """Reads a table as the estimator does, into categories and floats."""
-
-    def fit(self, X: Any, y: Any = None) -> Self:
-        encoder = TableEncoder()
-        table = encoder.begin(X)
-        categories = {}
-        empty = set()
-        for name, column in table.columns.items():
-            values = column.plain_values(table.cells[name])
-            if values.dtype == object:
-                categories[name] = sorted(set(values))
-            elif np.isnan(values).all():
-                empty.add(name)
-        self.encoder_ = encoder
-        self.categories_ = categories
-        self.empty_ = empty
-        return self
-
-    def transform(self, X: Any) -> Any:
-        pandas = import_extra("pandas", "compare_models")
-        plain = {}
-        table = self.encoder_.read(X)
-        for name, column in table.columns.items():
-            values = column.plain_values(table.cells[name])
-            if name in self.empty_:
-                # scikit-learn's trees cannot be fitted to a column without a number.
-                values = np.zeros(len(values))
-            elif name in self.categories_:
-                categories = self.categories_[name]
-                codes = pandas.Index(categories).get_indexer(values)
-                values = pandas.Categorical.from_codes(codes, categories)
-            plain[str(name)] = values
-        return pandas.DataFrame(plain)
-
-
-def fit_until_stopped(model: Any, X: Any, y: Any, held_out: tuple[Any, Any]) -> Any:
-    """Return a copy of boosted trees, fitted until held-out rows no longer gain."""
-    with warnings.catch_warnings():
-        # LightGBM 4.7 deprecates `eval_set`, which older versions need.
-        warnings.simplefilter("ignore")
-        return clone(model).fit(X, y, eval_set=[held_out])
-
-
-class StopsEarly(ClassifierMixin, BaseEstimator):
-    """Boosted trees that stop early on a tenth of the rows, which the seed draws."""
-
-    def __init__(self, model: Any, seed: int = 0) -> None:
-        self.model = model
-        self.seed = seed
-
-    def fit(self, X: Any, y: Any) -> Self:
-        X, X_valid, y, y_valid = train_test_split(
-            X, y, test_size=0.1, stratify=y, random_state=self.seed
+    if of_packages and issparse(X):
+        raise TypeError(
+            "X must not be sparse, since models of other packages read its columns; "
+            "pass X.toarray(), or pipelines of your own in a dict of models."
         )
-        self.model_ = fit_until_stopped(self.model, X, y, (X_valid, y_valid))
-        self.classes_ = self.model_.classes_
-        return self
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        return self.model_.predict_proba(X)
-
-
-class CatBoost(ClassifierMixin, BaseEstimator):
-    """CatBoost, which reads categories as text, with the `params` of its classifier."""
-
-    def __init__(self, params: dict[str, Any] | None = None) -> None:
-        self.params = params
-
-    def fit(self, X: Any, y: Any, eval_set: Sequence[tuple[Any, Any]] = ()) -> Self:
-        from catboost import CatBoostClassifier
-
-        options = {"verbose": 0, "allow_writing_files": False, "random_state": 0}
-        options |= {"cat_features": IS_CATEGORY(X), **(self.params or {})}
-        held_out = [(self._as_text(table), labels) for table, labels in eval_set]
-        self.model_ = CatBoostClassifier(**options)
-        self.model_.fit(self._as_text(X), y, eval_set=held_out or None)
-        self.classes_ = self.model_.classes_
-        return self
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        return self.model_.predict_proba(self._as_text(X))
-
-    @staticmethod
-    def _as_text(X: Any) -> Any:
-        texts = {name: X[name].astype(str).fillna("unseen") for name in IS_CATEGORY(X)}
-        return X.assign(**texts)
-
-
-def many_values(X: Any) -> list[str]:
-    """Return the names of the category columns of many values."""
-    return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
-
-
-def with_statistics(
-    model: Any, folds: Any = None, target_type: str = "auto"
-) -> Pipeline:
-    """Return a pipeline of trees that read rates in place of columns of many values.
-
-    With `target_type="continuous"`, they are mean amounts.
-    """
-    rates = preprocessing.TargetEncoder(target_type=target_type, random_state=0)
-    if parse_version(sklearn.__version__) >= parse_version("1.9"):
-        # From there on, its own parameters of the folds are deprecated.
-        folds = folds or StratifiedKFold(5, shuffle=True, random_state=0)
-        rates = preprocessing.TargetEncoder(target_type=target_type, cv=folds)
-    columns = ColumnTransformer(
-        [("rates", rates, many_values)], remainder="passthrough"
-    )
-    # Trees find the other categories by their dtype, which arrays do not have.
-    columns.set_output(transform="pandas")
-    return make_pipeline(PlainColumns(), columns, model)
-
-
-def one_hot_columns() -> ColumnTransformer:
-    """Return one-hot categories, whose rarest values share a column, beside numbers."""
-    categories = preprocessing.OneHotEncoder(handle_unknown="ignore", min_frequency=2)
-    numbers = make_pipeline(SimpleImputer(), preprocessing.StandardScaler())
-    return ColumnTransformer(
-        [("categories", categories, IS_CATEGORY)], remainder=numbers
-    )
-
-
-def logistic_regression() -> Pipeline:
-    """Return logistic regression on one-hot categories and standardised numbers."""
-    model = LogisticRegression(C=LOGISTIC_C, max_iter=1_000)
-    return make_pipeline(PlainColumns(), one_hot_columns(), model)
-
-
-def hist_gradient_boosting() -> Pipeline:
-    """Return scikit-learn's boosted trees, which stop early by themselves."""
-    return with_statistics(HistGradientBoostingClassifier(random_state=0, **HIST_STEPS))
-
-
-def early_stopped_lightgbm(
-    n_jobs: int, seed: int = 0, *, small: bool = False
-) -> Pipeline:
-    """Return boosted trees of LightGBM that stop early on a tenth of the rows."""
-    from lightgbm import LGBMClassifier
-
-    params: dict[str, Any] = LIGHTGBM_STEPS | (SMALL_LEAVES if small else {})
-    trees = LGBMClassifier(verbose=-1, random_state=seed, n_jobs=n_jobs, **params)
-    return by_number(StopsEarly(trees, seed))
-
-
-def lightgbm(seed: int = 0, *, small: bool = False) -> Pipeline:
-    """Return boosted trees of LightGBM, with `small` those of few large leaves."""
-    # 0 is the number of threads of OpenMP, which joblib lowers for parallel fits: with
-    # more threads than free cores, small fits take many times as long.
-    return with_statistics(early_stopped_lightgbm(n_jobs=0, seed=seed, small=small))
-
-
-def by_number(model: Any) -> Pipeline:
-    """Return a pipeline that renames columns: LightGBM refuses some characters."""
-    return make_pipeline(preprocessing.FunctionTransformer(plain_names), model)
-
-
-def plain_names(X: Any) -> Any:
-    """Return a table whose columns are named by their index."""
-    return X.set_axis([f"column_{j}" for j in range(X.shape[1])], axis=1)
-
-
-def catboost() -> Pipeline:
-    """Return boosted trees of CatBoost, which has target statistics of its own."""
-    return make_pipeline(PlainColumns(), StopsEarly(CatBoost(CATBOOST_STEPS)))
-
-
-def multi_task_classifier() -> Any:
-    """Return this package's estimator with its default parameters."""
-    # Not at the top: it loads torch, which folds do not need.
-    from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
-
-    return MultiTaskCTRCVRClassifier()
-
-
-MODELS: dict[str, Callable[[], Any]] = {
-    THIS_PACKAGE: multi_task_classifier,
-    "logistic_regression": logistic_regression,
-    "hist_gradient_boosting": hist_gradient_boosting,
-    "lightgbm": lightgbm,
-    "lightgbm_small_leaves": partial(lightgbm, small=True),
-    "catboost": catboost,
-}
-# What pip installs for models of packages that may be missing.
-PACKAGES = {
-    "lightgbm": "lightgbm",
-    "lightgbm_small_leaves": "lightgbm",
-    "catboost": "catboost",
-    "lightgbm_log_amounts": "lightgbm",
-    "lightgbm_tweedie": "lightgbm",
-}
+    return Y, n_tasks

@@ -12,14 +12,15 @@ from sklearn.utils import _safe_indexing
 
 from sk_pwiser._columns._frames import collected, selectable
 from sk_pwiser._tasks import _labels
-from sk_pwiser.model_selection._compare_models import (
+from sk_pwiser.model_selection._package_models import (
     LIGHTGBM_STEPS,
     LOGISTIC_C,
     THIS_PACKAGE,
     OneTask,
     PlainColumns,
     by_number,
-    check_model_names,
+    check_installed,
+    entries_by_name,
     fit_until_stopped,
     lightgbm,
     logistic_regression,
@@ -297,7 +298,8 @@ def named_value_models(
     `classifier` is this package's estimator with other parameters than its defaults;
     models of other packages do not read the columns `left_out`.
     """
-    model_of_label = check_model_names(models, VALUE_MODEL_NAMES)
+    model_of_label = entries_by_name(models, VALUE_MODEL_NAMES)
+    check_installed(model_of_label.values(), VALUE_MODEL_NAMES)
     if classifier is None:
         classifier = multi_task_classifier()
     for label, name in model_of_label.items():

@@ -9,7 +9,7 @@ from sk_pwiser import _responses
 from sk_pwiser._tasks import _amounts
 from sk_pwiser._tasks._labels import names_of_columns
 from sk_pwiser.metrics import normalized_gini, predicted_over_observed
-from sk_pwiser.model_selection._loss_comparison import RATIO
+from sk_pwiser.model_selection._model_comparison import RATIO
 
 
 def value_tasks_of(estimators: Sequence[Any]) -> dict[Any, Any]:

@@ -17,7 +17,6 @@ from sk_pwiser.metrics import cvr_auc_scorer
 from sk_pwiser.model_selection import (
     FunnelStratifiedKFold,
     FunnelTimeSplit,
-    compare_losses,
     compare_models,
     funnel_depth,
 )
@@ -160,12 +159,12 @@ def test_folds_and_comparisons(form):
         for found, expected in zip(splits, cv.split(X, Y), strict=True):
             assert_array_equal(found[1], expected[1])
     options = {"cv": 2, "by": "user", "params": {"groups": X["user"]}}
-    options["weights"] = [0.3]
+    options |= {"models": ["bce", "pwiser"], "estimator": small()}
     own = options | {"params": {"groups": narwhals(X)["user"]}}
-    found = compare_losses(small(), form(X), form(Y), **own)
-    assert str(found) == str(compare_losses(small(), X, Y, **options))
-    del options["params"], options["weights"]
-    options["models"] = {"a": small(), "b": small(lr=0.1)}
+    found = compare_models(form(X), form(Y), **own)
+    assert str(found) == str(compare_models(X, Y, **options))
+    del options["params"]
+    options["models"] = {"a": small(), "b": {"lr": 0.1}}
     found = compare_models(form(X), form(Y), **options)
     assert str(found) == str(compare_models(X, Y, **options))
 

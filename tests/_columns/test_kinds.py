@@ -12,7 +12,7 @@ from small_model import small
 
 import sk_pwiser
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._columns import _choose
+from sk_pwiser._columns import _make_columns
 from sk_pwiser._columns._base import Column
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._id_vectors import IdVectors
@@ -42,7 +42,7 @@ X, Y, VECTORS = vectors_and_shops()
 @pytest.fixture
 def registered(monkeypatch):
     """The registry with a line more, in the two places that have read it."""
-    monkeypatch.setattr(_choose, "KINDS", (NormAndDirectionColumn, *KINDS))
+    monkeypatch.setattr(_make_columns, "KINDS", (NormAndDirectionColumn, *KINDS))
     classes = (*_saving.STATE_CLASSES, NormAndDirectionColumn)
     monkeypatch.setattr(_saving, "STATE_CLASSES", classes)
 

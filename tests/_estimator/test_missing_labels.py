@@ -19,7 +19,7 @@ from sk_pwiser.metrics import (
     mean_auc_scorer,
     mean_log_loss_scorer,
 )
-from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
+from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_models
 
 IS_MISSING = np.random.default_rng(0).random(len(Y)) < 0.3
 LABELS = Y.astype(float)
@@ -117,7 +117,8 @@ def test_searches_and_comparisons():
     assert np.isfinite(found["test_conversion"]).all()
     search = GridSearchCV(ignoring(), {"lr": [0.01]}, cv=cv, scoring=mean_auc_scorer)
     assert np.isfinite(search.fit(X, LABELS).best_score_)
-    comparison = compare_losses(ignoring(), X, LABELS, cv=2, weights=[0.3])
+    losses = ["bce", "pwiser"]
+    comparison = compare_models(X, LABELS, models=losses, estimator=ignoring(), cv=2)
     assert np.isfinite(comparison.scores["CVR AUC"]).all()
 
 

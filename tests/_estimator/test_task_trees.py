@@ -17,7 +17,7 @@ from sk_pwiser.metrics import cvr_auc_scorer
 from sk_pwiser.model_selection import (
     FunnelStratifiedKFold,
     FunnelTimeSplit,
-    compare_losses,
+    compare_models,
     funnel_holdout,
 )
 from sk_pwiser.networks import NETWORKS, chain_logits
@@ -271,13 +271,11 @@ def test_a_calibrator_with_folds_fits_clones_of_the_structure():
 
 @pytest.mark.slow
 def test_comparisons_follow_the_structure():
-    found = compare_losses(
-        tree(random_state=0), X, Y, losses=["bce", "pwiser"], cv=2, random_state=0
-    )
+    losses = ["bce", "pwiser"]
+    found = compare_models(X, Y, models=losses, estimator=tree(random_state=0), cv=2)
     assert "CVR AUC" in found.scores
-    siblings = compare_losses(
-        small(task_parents=None), X, Y, losses=["bce", "pwiser"], cv=2, random_state=0
-    )
+    without_parents = small(task_parents=None)
+    siblings = compare_models(X, Y, models=losses, estimator=without_parents, cv=2)
     assert "CVR AUC" not in siblings.scores
 
 

@@ -1,6 +1,5 @@
 """Fits on Parquet files, compared with fits on the same rows in memory."""
 
-from functools import partial
 from itertools import cycle
 
 import numpy as np
@@ -26,7 +25,7 @@ from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._rows._streamed_rows import StreamedImpressions
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.model_selection import compare_losses
+from sk_pwiser.model_selection import compare_models
 
 LOG = make_log()
 X, Y = in_memory(LOG), LOG[TARGETS]
@@ -415,7 +414,7 @@ def test_arguments_that_a_dataset_has_itself(folder, arguments, error, message):
 
 def test_what_takes_tables_only_says_so(folder, fitted):
     log, calibrator = read(folder), FunnelCalibrator(fitted)
-    for call in (fitted.partial_fit, calibrator.fit, partial(compare_losses, fitted)):
+    for call in (fitted.partial_fit, calibrator.fit, compare_models):
         with pytest.raises(TypeError, match="ParquetImpressions is read in parts"):
             call(log, Y)
     calibrator = FunnelCalibrator(fitted, by="category_0").fit(X, Y)

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from small_model import small
 
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
+from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_models
 
 TAKEN = "Column 'at', the only one of dates, is taken as the time of the rows"
 
@@ -97,5 +97,5 @@ def test_random_folds_are_named_like_those_of_a_time_column(log):
     folds = FunnelStratifiedKFold(2, random_state=0)
     message = "X has one column of dates, 'at', but cv="
     with pytest.warns(UserWarning, match=f"{message}|{TAKEN}") as caught:
-        compare_losses(small(), dated(X), Y, cv=folds)
+        compare_models(dated(X), Y, models=["bce", "pwiser"], cv=folds)
     assert any(message in str(warning.message) for warning in caught)

@@ -9,7 +9,7 @@ from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.inspection import TaskRocCurveDisplay
 from sk_pwiser.metrics import ctr_auc_scorer
-from sk_pwiser.model_selection import compare_losses
+from sk_pwiser.model_selection import compare_models
 
 ORDER = np.random.default_rng(0).permutation(len(X))
 SHUFFLED, LABELS = X.iloc[ORDER], Y.iloc[ORDER]
@@ -95,7 +95,9 @@ def test_a_table_of_arrow_has_no_index_that_labels_could_contradict():
     labels = pa.Table.from_pandas(LABELS, preserve_index=False)
     small(max_epochs=1).fit(SHUFFLED, labels)
     for pair in ((table, LABELS), (SHUFFLED, labels)):
-        comparison = compare_losses(small(max_epochs=1), *pair, cv=2)
+        comparison = compare_models(
+            *pair, models=["bce", "pwiser"], estimator=small(max_epochs=1), cv=2
+        )
         assert len(comparison.candidates) == 2
     calibrated = FunnelCalibrator(small(max_epochs=1).fit(X, Y), method="sigmoid")
     calibrated.fit(table, LABELS)

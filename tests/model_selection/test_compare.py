@@ -33,7 +33,7 @@ from sk_pwiser.metrics import (
     make_grouped_auc_scorer,
     mean_log_loss_scorer,
 )
-from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
+from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_models
 
 X, Y = rows()
 SCORERS = {
@@ -42,6 +42,14 @@ SCORERS = {
     "CVR AUC": cvr_auc_scorer,
     "minus log loss": mean_log_loss_scorer,
 }
+
+
+def weighted(weight, prefix=""):
+    return {f"{prefix}loss": "pwiser", f"{prefix}pwiser_weight": weight}
+
+
+def compare_variants(estimator, X, Y, models=("bce", "pwiser"), **options):
+    return compare_models(X, Y, models=models, estimator=estimator, **options)
 
 
 def scores_by_hand(models, cv, seeds, X, Y):
@@ -64,9 +72,9 @@ def assert_same_scores(found, expected):
 
 def test_scores_and_differences_are_those_of_a_loop_by_hand():
     X, Y = rows(720)
-    comparison = compare_losses(ByLoss(), X, Y, weights=[0.0, 3.5], cv=4)
-    names = ["bce", "pwiser (weight 0)", "pwiser (weight 3.5)"]
-    assert comparison.candidates == names
+    variants = {"bce": "bce", "weight 0": weighted(0.0), "weight 3.5": weighted(3.5)}
+    comparison = compare_variants(ByLoss(), X, Y, variants, cv=4)
+    assert comparison.candidates == list(variants)
     models = [ByLoss("bce"), *(ByLoss(pwiser_weight=w) for w in (0.0, 3.5))]
     cv = FunnelStratifiedKFold(4, random_state=0)
     expected = scores_by_hand(models, cv, comparison.seeds, X, Y)
@@ -74,7 +82,7 @@ def test_scores_and_differences_are_those_of_a_loop_by_hand():
     table = comparison.table.set_index(["metric", "candidate"])
     for name, values in expected.items():
         differences = values[2] - values[0]
-        row = table.loc[name, "pwiser (weight 3.5)"]
+        row = table.loc[name, "weight 3.5"]
         assert row.difference == pytest.approx(differences.mean())
         # 180 test rows and 540 training rows per fold.
         variance = (1 / 4 + 180 / 540) * differences.var(ddof=1)
@@ -82,11 +90,11 @@ def test_scores_and_differences_are_those_of_a_loop_by_hand():
     # Without the informative column, and with the same seeds, nothing differs.
     assert_array_equal(expected["conversion AUC"][1], expected["conversion AUC"][0])
     assert "no difference" in comparison.verdicts["click AUC"]
-    assert "(weight 3.5) is ahead of bce by" in comparison.verdicts["conversion AUC"]
+    assert "weight 3.5 is ahead of bce by" in comparison.verdicts["conversion AUC"]
 
 
 def test_the_classifier_on_data_frames_equals_the_loop_by_hand():
-    comparison = compare_losses(small(), IMPRESSIONS, LABELS, cv=2)
+    comparison = compare_variants(small(), IMPRESSIONS, LABELS, cv=2)
     assert comparison.candidates == ["bce", "pwiser"]
     cv = FunnelStratifiedKFold(2, random_state=0)
     models = [small(loss="bce"), small(loss="pwiser")]
@@ -96,19 +104,18 @@ def test_the_classifier_on_data_frames_equals_the_loop_by_hand():
 
 @pytest.mark.parametrize("wrap", ["pipeline", "search"])
 def test_parameters_are_found_inside_other_estimators(wrap):
-    plain = compare_losses(ByLoss(), X, Y, weights=[1.0], cv=3)
+    variants = {"bce": "bce", "weight 1": weighted(1.0)}
+    plain = compare_variants(ByLoss(), X, Y, variants, cv=3)
     if wrap == "pipeline":
         identity = StandardScaler(with_mean=False, with_std=False)
         model, prefix = make_pipeline(identity, ByLoss()), "byloss__"
     else:
         model = GridSearchCV(ByLoss(), {"loss_params": [None]}, scoring=rate, cv=2)
         prefix = "estimator__"
-    comparison = compare_losses(model, X, Y, weights=[1.0], cv=3)
+    variants["weight 1"] = weighted(1.0, prefix)
+    comparison = compare_variants(model, X, Y, variants, cv=3)
     assert_same_scores(comparison.scores, plain.scores)
-    assert comparison.params[1] == {
-        f"{prefix}loss": "pwiser",
-        f"{prefix}pwiser_weight": 1,
-    }
+    assert comparison.params[1] == variants["weight 1"]
     assert model.set_params(**comparison.params[1]) is model
 
 
@@ -120,29 +127,40 @@ def test_the_shallowest_parameter_is_used():
             self.selector = selector
             super().__init__(loss, random_state=random_state)
 
-    comparison = compare_losses(Outer(selector), X, Y, losses=("bce", "pwiser"), cv=2)
+    comparison = compare_variants(Outer(selector), X, Y, cv=2)
     assert comparison.params == [{"loss": "bce"}, {"loss": "pwiser"}]
     pair = make_pipeline(ByLoss(), ByLoss())
     with pytest.raises(ValueError, match=r"found \['byloss-1__loss', 'byloss-2__loss'"):
-        compare_losses(pair, X, Y)
+        compare_variants(pair, X, Y)
 
 
 def test_loss_params_belong_to_the_loss_of_the_estimator():
     model = ByLoss(loss_params={"margins": 2.0})
-    comparison = compare_losses(model, X, Y, cv=2)
+    comparison = compare_variants(model, X, Y, cv=2)
     bce, pwiser = comparison.params
     assert bce == {"loss": "bce", "loss_params": None}
-    assert pwiser == {"loss": "pwiser", "pwiser_weight": 0.3}
+    assert pwiser == {"loss": "pwiser"}
     assert model.get_params() == ByLoss(loss_params={"margins": 2.0}).get_params()
 
 
-def test_classes_and_their_weights_are_candidates():
-    comparison = compare_losses(
-        ByLoss(), X, Y, losses=["pwiser", OwnLoss, "bce"], weights=(0.1, 1), cv=2
-    )
-    weighted = [f"{n} (weight {w})" for n in ("pwiser", "OwnLoss") for w in ("0.1", 1)]
-    assert comparison.candidates == [*weighted, "bce"]
-    assert_array_equal(comparison.scores["CVR AUC"][0], comparison.scores["CVR AUC"][2])
+def test_losses_parameters_and_other_models_in_one_comparison():
+    own_model = ByLoss("bce")
+    models = {
+        "plain": "sk_pwiser",
+        "class": OwnLoss,
+        "strong": {"pwiser_weight": 2.0},
+        "own": own_model,
+    }
+    comparison = compare_variants(ByLoss(), X, Y, models, cv=2)
+    assert comparison.candidates == list(models)
+    with_class = {"loss": OwnLoss, "loss_params": None}
+    assert comparison.params == [{}, with_class, {"pwiser_weight": 2.0}, None]
+    plain, of_class, _, of_own = comparison.scores["CVR AUC"]
+    assert_array_equal(of_class, plain)
+    bce = compare_variants(ByLoss(), X, Y, cv=2).scores["CVR AUC"][0]
+    assert_array_equal(of_own, bce)
+    names = compare_variants(ByLoss(), X, Y, ["bce", OwnLoss], cv=2).candidates
+    assert names == ["bce", "OwnLoss"]
 
 
 HALVES = [(range(160), range(160, 240)), (range(80), range(80, 240))]
@@ -159,7 +177,7 @@ HALVES = [(range(160), range(160, 240)), (range(80), range(80, 240))]
     ],
 )
 def test_forms_of_cv(cv, n_splits, ratio):
-    comparison = compare_losses(ByLoss(), X, Y, cv=cv)
+    comparison = compare_variants(ByLoss(), X, Y, cv=cv)
     assert comparison.scores["click AUC"].shape == (2, n_splits)
     assert comparison.fit_times.shape == (2, n_splits)
     assert comparison.seeds.shape == (n_splits,)
@@ -172,7 +190,7 @@ def test_masks_of_rows_are_folds_like_their_indices():
     table = pd.DataFrame(X).assign(market=market).rename(columns=str)
     folds = [np.arange(len(X)) % 3 == fold for fold in range(3)]
     found, expected = (
-        compare_losses(ByLoss(), table, Y, cv=cv, by="market")
+        compare_variants(ByLoss(), table, Y, cv=cv, by="market")
         for cv in (
             [(~test, test) for test in folds],
             [(np.flatnonzero(~test), np.flatnonzero(test)) for test in folds],
@@ -185,7 +203,7 @@ def test_masks_of_rows_are_folds_like_their_indices():
 def test_groups_and_parameters_of_fit_follow_the_rows():
     groups = np.arange(len(X)) // 80
     weight = np.where(groups == 0, 1.0, 3.0)
-    comparison = compare_losses(
+    comparison = compare_variants(
         ByLoss(),
         X,
         Y,
@@ -211,7 +229,7 @@ def test_groups_and_parameters_of_fit_follow_the_rows():
     ],
 )
 def test_forms_of_scoring(scoring, names):
-    comparison = compare_losses(small(), IMPRESSIONS, LABELS, cv=2, scoring=scoring)
+    comparison = compare_variants(small(), IMPRESSIONS, LABELS, cv=2, scoring=scoring)
     assert list(comparison.scores) == names
 
 
@@ -235,13 +253,13 @@ def test_forms_of_scoring(scoring, names):
 )
 def test_default_metrics_are_named_after_the_tasks(labels, params, names):
     model = small(**params)
-    comparison = compare_losses(model, IMPRESSIONS, labels, cv=2)
+    comparison = compare_variants(model, IMPRESSIONS, labels, cv=2)
     assert list(comparison.scores) == [*names, "minus log loss"]
 
 
 def test_random_state():
     def seeds(random_state):
-        comparison = compare_losses(ByLoss(), X, Y, cv=2, random_state=random_state)
+        comparison = compare_variants(ByLoss(), X, Y, cv=2, random_state=random_state)
         return comparison.seeds.tolist()
 
     assert seeds(0) == seeds(0)
@@ -251,7 +269,7 @@ def test_random_state():
     # With weight 0 the candidates are equal if their seeds are.
     for random_state in (None, np.random.RandomState(0)):
         model = ByLoss(pwiser_weight=0.0)
-        comparison = compare_losses(model, X, Y, cv=2, random_state=random_state)
+        comparison = compare_variants(model, X, Y, cv=2, random_state=random_state)
         for bce, pwiser in comparison.scores.values():
             assert_array_equal(bce, pwiser)
 
@@ -260,11 +278,11 @@ def test_random_state():
     "backend", [pytest.param("loky", marks=pytest.mark.slow), "threading"]
 )
 def test_parallel_fits_give_the_same_scores(backend):
-    serial = compare_losses(ByLoss(), X, Y, cv=2)
+    serial = compare_variants(ByLoss(), X, Y, cv=2)
     with joblib.parallel_config(backend, n_jobs=2):
-        parallel = compare_losses(ByLoss(), X, Y, cv=2)
+        parallel = compare_variants(ByLoss(), X, Y, cv=2)
         with config_context(assume_finite=True):
-            config = compare_losses(ByLoss(), X, Y, cv=4, scoring=assumed_finite)
+            config = compare_variants(ByLoss(), X, Y, cv=4, scoring=assumed_finite)
     assert_same_scores(parallel.scores, serial.scores)
     assert (config.scores["score"] == 1).all()
 
@@ -272,12 +290,12 @@ def test_parallel_fits_give_the_same_scores(backend):
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_progress(capsys, n_jobs):
     with joblib.parallel_config("threading"):
-        compare_losses(ByLoss(), X, Y, cv=2, n_jobs=n_jobs)
+        compare_variants(ByLoss(), X, Y, cv=2, n_jobs=n_jobs)
         assert capsys.readouterr().out == ""
-        comparison = compare_losses(ByLoss(), X, Y, cv=2, n_jobs=n_jobs, verbose=1)
+        comparison = compare_variants(ByLoss(), X, Y, cv=2, n_jobs=n_jobs, verbose=1)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    assert lines[1].startswith("fold 1 of 2, pwiser (weight 0.3): click AUC 0.")
+    assert lines[1].startswith("fold 1 of 2, pwiser: click AUC 0.")
     last = (
         comparison.scores["CVR AUC"][1, 1],
         -comparison.scores["minus log loss"][1, 1],
@@ -296,7 +314,7 @@ class Warns(ByLoss):
 def test_a_warning_of_all_fits_is_issued_once_for_the_line_of_the_call():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        compare_losses(Warns(), X, Y, cv=3)
+        compare_variants(Warns(), X, Y, cv=3)
     (warning,) = (w for w in caught if "the first of" in str(w.message))
     assert warning.filename == __file__
 
@@ -313,7 +331,7 @@ def test_threads_leave_the_warnings_of_the_process_as_they_were():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with joblib.parallel_config("threading"):
-            compare_losses(Overlaps(), X, Y, cv=2, n_jobs=4)
+            compare_variants(Overlaps(), X, Y, cv=2, n_jobs=4)
         warnings.warn("a later warning", UserWarning, stacklevel=1)
     messages = [str(w.message) for w in caught if w.category is UserWarning]
     assert len(messages) == 2
@@ -334,7 +352,7 @@ def test_folds_without_a_conversion_are_left_out_with_one_warning():
     cv = [(np.setdiff1d(order, test), test) for test in tests]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        comparison = compare_losses(small(), IMPRESSIONS, rare, cv=cv)
+        comparison = compare_variants(small(), IMPRESSIONS, rare, cv=cv)
     (warning,) = (w for w in caught if w.category is UndefinedMetricWarning)
     assert "of the 3 folds" in str(warning.message)
     assert "conversion AUC on 2, CVR AUC on 2." in str(warning.message)
@@ -389,8 +407,10 @@ def test_scores_by_a_column_are_those_of_its_test_rows(scoring):
     scoring = mean_log_loss_scorer if scoring == "mean" else scoring
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        found = compare_losses(ByLoss(), table, Y, cv=cv, scoring=scoring, by="market")
-        whole = compare_losses(ByLoss(), table, Y, cv=cv, scoring=scoring)
+        found = compare_variants(
+            ByLoss(), table, Y, cv=cv, scoring=scoring, by="market"
+        )
+        whole = compare_variants(ByLoss(), table, Y, cv=cv, scoring=scoring)
     names = [f"{name}, market={m}" for m in (3.0, 0.0, 1.0) for name in whole.scores]
     assert sorted(found.scores) == sorted([*whole.scores, *names])
     for i, params in enumerate(found.params):
@@ -423,7 +443,7 @@ def test_values_of_a_column_need_no_further_predictions(wrap):
     table = pd.DataFrame(X).assign(market=np.arange(len(X)) % 3).rename(columns=str)
     scoring = {"click AUC": ctr_auc_scorer, "loss": mean_log_loss_scorer}
     CountsPredictions.calls = 0
-    compare_losses(
+    compare_variants(
         wrap(CountsPredictions()), table, Y, cv=2, scoring=scoring, by="market"
     )
     assert CountsPredictions.calls == 2 * 2  # losses and folds
@@ -435,7 +455,7 @@ def test_a_scorer_that_changes_the_rows_gets_its_own_predictions():
     def second_half(estimator, X, Y):
         return len(estimator.predict_proba(X[len(X) // 2 :]))
 
-    found = compare_losses(
+    found = compare_variants(
         ByLoss(), table, Y, cv=2, scoring={"rows": second_half}, by="market"
     )
     for name, n_test in (("rows", 120), ("rows, market=0", 60), ("rows, market=1", 60)):
@@ -447,11 +467,11 @@ def test_metadata_of_scorers_follow_the_rows_of_each_value():
     table = pd.DataFrame(X).assign(market=np.arange(len(X)) % 2, group=groups)
     table = table.rename(columns=str)
     of_column = make_grouped_auc_scorer("mean", groups="group")
-    expected = compare_losses(
+    expected = compare_variants(
         ByLoss(), table, Y, cv=2, scoring={"auc": of_column}, by="market"
     )
     with config_context(enable_metadata_routing=True):
-        found = compare_losses(
+        found = compare_variants(
             ByLoss(), table, Y, cv=2, scoring={"auc": make_grouped_auc_scorer("mean")},
             by="market", params={"groups": groups},
         )  # fmt: skip
@@ -466,7 +486,7 @@ def test_weights_are_those_of_fits_with_metadata_routing_too():
             estimator = small()
             if routing:
                 estimator.set_fit_request(sample_weight=True)
-            found = compare_losses(estimator, X, Y, cv=2, params=params).scores
+            found = compare_variants(estimator, X, Y, cv=2, params=params).scores
         expected = expected or found
     assert_same_scores(found, expected)
 
@@ -476,25 +496,18 @@ class NoLoss(ByLoss):
         super().__init__(random_state=random_state)
 
 
-class NoWeight(ByLoss):
-    def __init__(self, loss="bce"):
-        super().__init__(loss)
-
-
 VALUE_ERRORS = [
-    (small(), {"losses": ("bce", "bec")}, "candidate 'bec' is not: The"),
-    (small(), {"weights": ["strong"]}, r"'pwiser \(weight strong\)' is"),
-    (small(), {"weights": (0.1, -0.1)}, "'pwiser_weight' .* Got -0.1"),
-    (small(), {"weights": (np.nan,)}, "'pwiser_weight' .* Got nan"),
+    (small(), {"models": ("bce", "bec")}, r"models\['bec'\] must be one of \['sk_"),
+    (small(), {"models": {"a": "bce", "b": {"lr": -1.0}}}, "The 'lr' parameter"),
+    (small(), {"models": {"a": "bce", "b": {"weight": 1}}}, "Invalid parameter 'weig"),
+    (small(), {"models": {"a": "bce", "b": weighted("strong")}}, r"models\['b'\] must"),
+    (small(), {"models": {"a": "bce", "b": weighted(np.nan)}}, "Got nan"),
     (small(lr=-1.0), {}, "The 'lr' parameter"),
     (ByLoss(), {"by": "market"}, "by is 'market', which is not a column of X"),
     (ByLoss(), {"by": 0}, "by=0 .* at most 100 values.*; it has 240"),
-    (ByLoss(), {"losses": ("bce",)}, r"two or more .* got \['bce'\]"),
-    (ByLoss(), {"losses": ()}, r"two or more .* got \[\]"),
-    (ByLoss(), {"losses": ("bce", "bce")}, r"distinct .* \['bce', 'bce'\]"),
-    (ByLoss(), {"weights": (0.3, 0.3)}, r"distinct .*, 'pwiser \(weight"),
-    (ByLoss(), {"losses": ("bce", "focal"), "weights": (0.3,)}, "no loss of"),
-    (NoWeight(), {"weights": (0.3,)}, "NoWeight has no parameter 'pwiser_weight'"),
+    (ByLoss(), {"models": ("bce",)}, r"at least two models, got \['bce'\]"),
+    (ByLoss(), {"models": ()}, r"at least two models, got \[\]"),
+    (ByLoss(), {"models": ("bce", "bce")}, r"distinct, got \['bce', 'bce'\]"),
     (NoLoss(), {}, "one parameter 'loss'.* found none in NoLoss"),
     (ByLoss(), {"cv": 1}, "cv must be an int >= 2 or a splitter, got 1"),
     (ByLoss(), {"cv": True}, "cv must be an int >= 2 .* got True"),
@@ -507,12 +520,10 @@ VALUE_ERRORS = [
     (ByLoss(), {"scoring": "auc"}, "'scoring' parameter"),
 ]
 TYPE_ERRORS = [
-    (ByLoss(), {"losses": "pwiser"}, "must be a sequence .* 'pwiser'"),
-    (ByLoss(), {"losses": 3}, "losses must be a sequence .* got 3"),
-    (ByLoss(), {"weights": ()}, r"weights must be a sequence .* got \(\)"),
-    (ByLoss(), {"weights": 0.3}, "weights must be a sequence .* got 0.3"),
+    (ByLoss(), {"models": 3}, "models must be 'default', a sequence .* got 3"),
+    (ByLoss(), {"models": ["bce", ByLoss()]}, "must be a dict if they are other than"),
+    (ByLoss(), {"models": {"a": "bce", "b": ByLoss}}, "must have the method predict_p"),
     (ByLoss, {}, "estimator must be an estimator object, got <class"),
-    (None, {}, "estimator must be an estimator object, got None"),
 ]
 
 
@@ -528,15 +539,15 @@ def test_bad_input_raises_before_any_fit(monkeypatch, error, model, params, matc
     monkeypatch.setattr(ByLoss, "fit", fit)
     monkeypatch.setattr(type(small()), "fit", fit)
     with pytest.raises(error, match=match):
-        compare_losses(model, X, Y, **params)
+        compare_variants(model, X, Y, **params)
 
 
 def test_lengths_must_agree_and_errors_of_fit_are_raised():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        compare_losses(ByLoss(), X, Y[:-1])
+        compare_variants(ByLoss(), X, Y[:-1])
     weight = {"sample_weight": pd.Series(np.ones(len(X)))[::-1]}
     with pytest.raises(ValueError, match="X and sample_weight have the same index"):
-        compare_losses(ByLoss(), pd.DataFrame(X), Y, params=weight)
+        compare_variants(ByLoss(), pd.DataFrame(X), Y, params=weight)
     model = ByLoss(loss="bce", loss_params={"margins": 1})
     with pytest.raises(ValueError, match="bce has no loss_params"):
-        compare_losses(model, X, Y)
+        compare_variants(model, X, Y)

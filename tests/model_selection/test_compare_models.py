@@ -24,7 +24,7 @@ from sk_pwiser.metrics import (
     mean_log_loss_scorer,
 )
 from sk_pwiser.model_selection import FunnelTimeSplit, compare_models
-from sk_pwiser.model_selection._compare_models import (
+from sk_pwiser.model_selection._package_models import (
     IS_CATEGORY,
     MIN_VALUES,
     MODELS,
@@ -225,10 +225,10 @@ def test_trees_read_rates_in_place_of_many_values(rows):
 @pytest.mark.parametrize(
     ("models", "error", "message"),
     [
-        ("all", ValueError, "models must be 'default', a list of names or a dict"),
+        ("all", ValueError, "models must be 'default', a sequence or a dict"),
         (["sk_pwiser"], ValueError, "at least two models"),
-        (["sk_pwiser", "xgboost"], ValueError, "got 'xgboost'"),
-        (["sk_pwiser", "tabm"], ValueError, "got 'tabm'"),
+        (["sk_pwiser", "xgboost"], ValueError, "Got 'xgboost'"),
+        (["sk_pwiser", "tabm"], ValueError, "Got 'tabm'"),
         (
             {"a": small(), "b": object()},
             TypeError,

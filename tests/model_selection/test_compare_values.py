@@ -9,10 +9,11 @@ from small_model import small
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import normalized_gini, predicted_over_observed
-from sk_pwiser.model_selection import LossComparison, compare_losses, compare_models
+from sk_pwiser.model_selection import ModelComparison, compare_models
 from sk_pwiser.model_selection._value_models import named_value_models
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is predicted as more probable")
+LOSSES = ["bce", "pwiser"]
 VALUE_TASKS = {"value": "conversion"}
 HALVES = [
     (np.arange(400), np.arange(400, 800)),
@@ -62,7 +63,7 @@ def test_losses_are_compared_by_events_and_values(log):
     X, Y = log
     model = small(value_tasks=VALUE_TASKS)
     X = X.assign(market=np.arange(800.0) % 2)
-    comparison = compare_losses(model, X, Y, cv=2, by="market")
+    comparison = compare_models(X, Y, models=LOSSES, estimator=model, cv=2, by="market")
     metrics = [name for name in comparison.scores if "market" not in name]
     assert metrics == [
         "click AUC",
@@ -79,7 +80,7 @@ def test_losses_are_compared_by_events_and_values(log):
     ]
     assert comparison.ratios["value"].shape == (2, 2)
     by_index = small(value_tasks={2: 1})
-    of_array = compare_losses(by_index, X, Y.to_numpy(), cv=2)
+    of_array = compare_models(X, Y.to_numpy(), models=LOSSES, estimator=by_index, cv=2)
     gini = comparison.scores["value Gini"]
     assert_array_equal(of_array.scores["value_2 Gini"], gini)
 
@@ -106,7 +107,9 @@ def test_wrong_models_of_values(log):
 def test_ratios_of_scores_that_were_computed_elsewhere():
     scores = {"spend Gini": [[0.5, 0.6], [0.4, 0.7]]}
     ratios = {"spend": [[0.9, 1.0], [1.2, 1.4]]}
-    comparison = LossComparison(["a", "b"], scores, test_train_ratio=0.5, ratios=ratios)
+    comparison = ModelComparison(
+        ["a", "b"], scores, test_train_ratio=0.5, ratios=ratios
+    )
     assert str(comparison).endswith(
         "spend, predicted / observed total: a 0.95, b 1.30."
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from sk_pwiser.model_selection import LossComparison
+from sk_pwiser.model_selection import ModelComparison
 
 BCE = [0.70, 0.72, 0.71, 0.69, 0.73]
 SCORES = {
@@ -21,7 +21,7 @@ values = st.floats(-10, 10).map(lambda x: round(x, 3))
 
 
 def table_of(scores, ratio, candidates=("bce", "pwiser")):
-    comparison = LossComparison(list(candidates), scores, test_train_ratio=ratio)
+    comparison = ModelComparison(list(candidates), scores, test_train_ratio=ratio)
     return comparison.table.set_index(["metric", "candidate"])
 
 
@@ -64,7 +64,7 @@ def test_folds_without_a_finite_score_are_left_out():
 def test_one_or_no_fold_gives_no_interval():
     nan = np.nan
     scores = {"one": [[0.5, nan], [0.75, nan]], "none": [[nan, nan], [1, nan]]}
-    comparison = LossComparison(["a", "b"], scores, test_train_ratio=1)
+    comparison = ModelComparison(["a", "b"], scores, test_train_ratio=1)
     table = table_of(scores, 1, ("a", "b"))
     assert table.loc[("one", "b"), "difference"] == 0.25
     assert np.isnan(table.loc[("none", "b"), "difference"])
@@ -77,7 +77,7 @@ def test_one_or_no_fold_gives_no_interval():
 
 
 def test_verdicts_follow_the_intervals():
-    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
+    comparison = ModelComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
     rows = table_of(SCORES, 0.25).xs("pwiser", level="candidate")
     ahead, behind = rows.loc["ahead"], rows.loc["behind"]
     assert ahead.low > 0 > behind.high
@@ -95,7 +95,7 @@ def test_a_verdict_names_who_is_behind_on_every_fold():
     base, unsure = np.array([0.70, 0.66, 0.67]), np.array([0.69, 0.67, 0.66])
     steps = np.array([0.01, 0.02, 0.10])
     scores = {"m": [base, base - steps, base + steps, unsure]}
-    comparison = LossComparison(["a", "b", "c", "d"], scores, test_train_ratio=0.5)
+    comparison = ModelComparison(["a", "b", "c", "d"], scores, test_train_ratio=0.5)
     behind, ahead, similar = comparison.verdicts["m"].split("; ")
     folds = "on all 3 folds, by 0.0433 in the mean, but these are too few folds"
     assert behind == f"b is behind a {folds} to be sure"
@@ -106,7 +106,7 @@ def test_a_verdict_names_who_is_behind_on_every_fold():
     assert table["n_behind"].tolist() == [0, 3, 0, 2]
     unsure = np.array([0.71, 0.64])
     scores = {"m": [base[:2], base[:2] - [0.01, 0.10], unsure]}
-    comparison = LossComparison(["a", "b", "c"], scores, test_train_ratio=1)
+    comparison = ModelComparison(["a", "b", "c"], scores, test_train_ratio=1)
     behind, similar = comparison.verdicts["m"].split("; ")
     folds = "on both folds, by 0.0550 in the mean, but these are too few folds"
     assert behind == f"b is behind a {folds} to be sure"
@@ -116,7 +116,7 @@ def test_a_verdict_names_who_is_behind_on_every_fold():
 def test_a_loss_is_printed_as_such():
     scores = {"AUC": [[0.7, 0.7], [0.8, 0.8]], "minus log loss": [[-0.5, -0.6]] * 2}
     scores["minus log loss"][1] = [-0.4, -0.5]
-    text = str(LossComparison(["a", "b"], scores, test_train_ratio=1))
+    text = str(ModelComparison(["a", "b"], scores, test_train_ratio=1))
     title, _, *rows, of_auc, of_loss = text.splitlines()
     assert title.endswith("larger scores and smaller losses are better.")
     assert rows[2].split() == ["log", "loss", "a", "0.5500"]
@@ -128,7 +128,7 @@ def test_a_loss_is_printed_as_such():
 def test_a_verdict_lists_every_candidate():
     equal, ahead = SCORES["equal"][1], SCORES["ahead"][1]
     missing = [np.nan] * 5
-    comparison = LossComparison(
+    comparison = ModelComparison(
         ["a", "b", "c", "d", "e"],
         {"m": [BCE, equal, ahead, equal[::-1], missing]},
         test_train_ratio=0.25,
@@ -142,7 +142,7 @@ def test_a_verdict_lists_every_candidate():
 def test_small_differences_of_small_scores_have_more_digits():
     """As those of a log loss at 0.1 % of conversions."""
     scores = {"loss": [[-0.0074, -0.0075, -0.0073], [-0.00742, -0.00751, -0.00731]]}
-    comparison = LossComparison(["a", "b"], scores, test_train_ratio=0.0)
+    comparison = ModelComparison(["a", "b"], scores, test_train_ratio=0.0)
     assert "-0.000013  [-0.000028, +0.000001]" in str(comparison)
     comparison.scores["loss"][1] = comparison.scores["loss"][0] - [1e-5, 1.1e-5, 1.2e-5]
     assert comparison.verdicts["loss"] == (
@@ -150,12 +150,12 @@ def test_small_differences_of_small_scores_have_more_digits():
     )
     # A rounded zero has no minus sign.
     scores = {"m": [[0.5, 0.5], [0.5, 0.5 - 1e-9]]}
-    text = str(LossComparison(["a", "b"], scores, test_train_ratio=1))
+    text = str(ModelComparison(["a", "b"], scores, test_train_ratio=1))
     assert "+0.0000  [+0.0000, +0.0000]" in text
 
 
 def test_without_pandas_the_table_is_a_dict_of_the_same_columns(monkeypatch):
-    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
+    comparison = ModelComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
     frame = comparison.table
     monkeypatch.setitem(sys.modules, "pandas", None)
     columns = comparison.table
@@ -171,7 +171,7 @@ def test_the_plot_shows_the_intervals():
     from matplotlib import pyplot
 
     scores = {name: [a, b, b[::-1]] for name, (a, b) in SCORES.items()}
-    comparison = LossComparison(["bce", "p", "q"], scores, test_train_ratio=0.25)
+    comparison = ModelComparison(["bce", "p", "q"], scores, test_train_ratio=0.25)
     table = table_of(scores, 0.25, ("bce", "p", "q"))
     _, ax = pyplot.subplots()
     assert comparison.plot(ax=ax) is ax
@@ -185,7 +185,7 @@ def test_the_plot_shows_the_intervals():
 
 def test_the_plot_needs_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
+    comparison = ModelComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
     with pytest.raises(ImportError, match=r"needs matplotlib: pip install m.*\[plot\]"):
         comparison.plot()
 
@@ -206,14 +206,14 @@ def test_the_plot_needs_matplotlib(monkeypatch):
 )
 def test_bad_input(candidates, scores, ratio, match):
     with pytest.raises((ValueError, TypeError), match=match):
-        LossComparison(candidates, scores, test_train_ratio=ratio)
+        ModelComparison(candidates, scores, test_train_ratio=ratio)
 
 
 def test_seconds_need_times():
     given = {"candidates": ["a", "b"], "scores": {"m": [[1], [2]]}}
-    timed = LossComparison(
+    timed = ModelComparison(
         **given, test_train_ratio=1, fit_times=[[1], [3]], score_times=[[0], [2]]
     )
     assert "b: 3.00 s per fit, 2.00 s to predict" in timed.seconds
     with pytest.raises(ValueError, match="seconds needs fit_times and score_times"):
-        LossComparison(**given, test_train_ratio=1).seconds  # noqa: B018
+        ModelComparison(**given, test_train_ratio=1).seconds  # noqa: B018

@@ -17,9 +17,10 @@ from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.model_selection import (
     FunnelGroupKFold,
     FunnelTimeSplit,
-    compare_losses,
     compare_models,
 )
+
+LOSSES = ["bce", "pwiser"]
 
 
 def make_labels(n, ctr=0.02, cvr=0.05, seed=0):
@@ -191,7 +192,9 @@ def test_random_folds_of_rows_with_times_give_one_warning(where):
             if where == "calibrator":
                 FunnelCalibrator(model, cv=cv).fit(X, Y)
             else:
-                compare_losses(model, X, Y, cv=cv, groups=groups)
+                compare_models(
+                    X, Y, models=LOSSES, estimator=model, cv=cv, groups=groups
+                )
         messages = [str(each.message) for each in caught]
         return [m for m in messages if f"cv=FunnelTimeSplit(time='{name}')" in m]
 
@@ -206,8 +209,8 @@ def test_random_folds_of_rows_with_times_give_one_warning(where):
 
 def test_default_calls_of_comparisons_do_not_warn():
     X, Y = make_timed()
-    compare_losses(small(max_epochs=1), X, Y, cv=2)
+    compare_models(X, Y, models=LOSSES, estimator=small(max_epochs=1), cv=2)
     compare_models(X, Y, models={"a": small(max_epochs=1), "b": small(lr=0.01)}, cv=2)
     splits = [(np.arange(100, 200), np.arange(100)), (np.arange(100), np.arange(9))]
     features = HistoryFeatures(["user"], time="time").fit_transform(X, Y)
-    compare_losses(small(max_epochs=1), features, Y, cv=splits)
+    compare_models(features, Y, models=LOSSES, estimator=small(max_epochs=1), cv=splits)

@@ -10,7 +10,7 @@ from small_model import small
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import normalized_gini
-from sk_pwiser.model_selection._compare_models import is_installed
+from sk_pwiser.model_selection._package_models import is_installed
 from sk_pwiser.model_selection._value_models import (
     GammaGLM,
     LogAmounts,

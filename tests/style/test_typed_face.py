@@ -36,7 +36,7 @@ from sk_pwiser.export import Scorer
 from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import TaskRocCurveDisplay, describe_impressions
 from sk_pwiser.metrics import cvr_auc_scorer, mean_auc_scorer
-from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
+from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_models
 
 
 def conversion_rates(log: Any, Y: Any, folder: Path) -> np.ndarray:
@@ -53,7 +53,9 @@ def conversion_rates(log: Any, Y: Any, folder: Path) -> np.ndarray:
     calibrated = FunnelCalibrator(model, method="sigmoid").fit(X, Y)
     calibrated.save(folder / "model.safetensors")
     loaded = FunnelCalibrator.load(folder / "model.safetensors")
-    verdict: str = compare_losses(model, X, Y, weights=[0.3]).verdicts["CVR AUC"]
+    models = {"bce": "bce", "weight 1": {"pwiser_weight": 1.0}}
+    comparison = compare_models(X, Y, models=models, estimator=model)
+    verdict: str = comparison.verdicts["CVR AUC"]
     served: np.ndarray = Scorer(model)([{"user": "u1", "item": "i7"}])[0]
     print(figures, verdict, served, TaskRocCurveDisplay.from_estimator(loaded, X, Y))
     return loaded.predict_cvr(X)

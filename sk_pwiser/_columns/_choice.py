@@ -1,44 +1,24 @@
-"""The choice of kinds: what users say of columns, and which kind each one is."""
+"""What users and dtypes say of the columns of a table, which the kinds read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sk_pwiser._columns._base import Column
 from sk_pwiser._columns._frames import (
     check_among,
     content_of,
     find_column,
     unknown_name,
 )
-from sk_pwiser._columns._list import LIST_MAPPINGS, LISTS
 from sk_pwiser._columns._parents import read_parents
-from sk_pwiser._columns._registry import KINDS
 from sk_pwiser._columns._vocabulary import Vocabulary
 
-
-def make_columns(
-    params: Mapping[str, Any], cells: Sequence[Any], names: Sequence[Any]
-) -> list[Column]:
-    """Return an unfitted column for each of a table's, of the first kind that fits.
-
-    `params` are those of the encoder.
-    """
-    choice = Choice(params, cells, names)
-    columns = [_make_column(choice, name) for name in names]
-    for column in columns:
-        if column.name in choice.parents:
-            column.parent_name = choice.parents[column.name]
-    return columns
-
-
-def _make_column(choice, name):
-    for kind in KINDS:
-        column = kind.claim(choice, name)
-        if column is not None:
-            return column
-    raise TypeError(f"No kind of column can read column {name!r}.")
+# What the columns of `LIST_MAPPINGS` must be, in messages.
+LISTS = "column of lists of categories"
+# Settings that map a list column to another column: that of the weights or ages of the
+# elements, or a category column of the same vocabulary.
+LIST_MAPPINGS = "list_weights", "list_ages", "shared_embeddings"
 
 
 class Choice:

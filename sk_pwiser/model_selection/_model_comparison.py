@@ -27,10 +27,10 @@ RATIO = "predicted / observed "
 
 
 @dataclass(repr=False, eq=False)
-class LossComparison:
+class ModelComparison:
     r"""Scores of several candidates on the same folds, compared with the first one.
 
-    :func:`compare_losses` returns this object; it can also be created from scores that
+    :func:`compare_models` returns this object; it can also be created from scores that
     were computed elsewhere. Its parameters are attributes of the same names. ``print``
     shows a table and a verdict for each metric.
 
@@ -46,9 +46,10 @@ class LossComparison:
     test_train_ratio : float
         Number of test rows divided by the number of training rows, for example 1 / 4
         for five folds.
-    params : list of dict, default=None
-        For each candidate, the parameters that define it:
-        ``estimator.set_params(**params[i])`` creates candidate ``i``.
+    params : list of dict or None, default=None
+        For each candidate, the parameters of the estimator that define it:
+        ``estimator.set_params(**params[i])`` creates candidate ``i``. They are None for
+        other models.
     seeds : array-like of shape (n_splits,), default=None
         For each fold, the ``random_state`` of the fits.
     fit_times, score_times : array-like of shape (n_candidates, n_splits), default=None
@@ -68,7 +69,7 @@ class LossComparison:
 
     See Also
     --------
-    compare_losses : Fits the candidates and returns a comparison.
+    compare_models : Fits the candidates and returns a comparison.
 
     Notes
     -----
@@ -101,12 +102,12 @@ class LossComparison:
 
     Examples
     --------
-    >>> from sk_pwiser.model_selection import LossComparison
+    >>> from sk_pwiser.model_selection import ModelComparison
     >>> scores = {
     ...     "click AUC": [[0.70, 0.73, 0.71], [0.71, 0.72, 0.71]],
     ...     "conversion AUC": [[0.80, 0.81, 0.79], [0.85, 0.87, 0.84]],
     ... }
-    >>> comparison = LossComparison(["bce", "pwiser"], scores, test_train_ratio=0.5)
+    >>> comparison = ModelComparison(["bce", "pwiser"], scores, test_train_ratio=0.5)
     >>> print(comparison)
     Differences to bce over 3 folds, with 95 % intervals; larger scores are better.
     metric          candidate    mean  difference            interval
@@ -122,7 +123,7 @@ class LossComparison:
     scores: dict[str, Any]  # arrays once the object exists
     _: KW_ONLY
     test_train_ratio: float
-    params: list[dict[str, Any]] | None = None
+    params: list[dict[str, Any] | None] | None = None
     seeds: Any = None
     fit_times: Any = None
     score_times: Any = None
@@ -201,7 +202,7 @@ class LossComparison:
             The axes, with a group of horizontal intervals per metric, one interval per
             candidate except for the baseline. A vertical line marks 0.
         """
-        pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
+        pyplot = import_extra("matplotlib.pyplot", "ModelComparison.plot")
         if ax is None:
             _, ax = pyplot.subplots()
         baseline = self.candidates[0]

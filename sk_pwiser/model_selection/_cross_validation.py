@@ -1,4 +1,4 @@
-"""Comparison of losses on the same folds and with the same seeds."""
+"""Fits of several models on the same folds, with the same seeds, and their scores."""
 
 import copy
 import os
@@ -27,16 +27,15 @@ from sk_pwiser import _responses
 from sk_pwiser._columns._frames import collected, column_of, refuse_parts, selectable
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._tree import path_to
-from sk_pwiser._utils._checks import is_iterable
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._folds import (
     FunnelStratifiedKFold,
     warn_about_random_folds,
 )
-from sk_pwiser.model_selection._loss_comparison import (
+from sk_pwiser.model_selection._model_comparison import (
     RATIO,
-    LossComparison,
+    ModelComparison,
     as_printed,
 )
 from sk_pwiser.model_selection._value_scores import (
@@ -52,243 +51,6 @@ Message = tuple[str, type[Warning]]
 
 # Largest number of values of the column `by`, which all have scores of their own.
 MAX_VALUES = 100
-
-
-def build_candidates(
-    estimator: Any, losses: Iterable[Any], weights: Iterable[float] | None
-) -> dict[str, dict[str, Any]]:
-    """Return parameters by name: a candidate per loss, or per loss and weight."""
-    if not is_iterable(losses):
-        raise TypeError(
-            f"losses must be a sequence such as ('bce', 'pwiser'), got {losses!r}."
-        )
-    if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
-        raise TypeError(f"estimator must be an estimator object, got {estimator!r}.")
-    losses = list(losses)
-    params = estimator.get_params(deep=True)
-    prefix = find_prefix(estimator, params)
-    loss_path = f"{prefix}loss"
-    loss_params_path = f"{prefix}loss_params"
-    weight_path = f"{prefix}pwiser_weight"
-    if weights is not None:
-        weight_list = list(weights) if is_iterable(weights) else []
-        if not weight_list:
-            raise TypeError(
-                f"weights must be a sequence of numbers >= 0 or None, got {weights!r}."
-            )
-        weights = weight_list
-        if weight_path not in params or not any(map(takes_weight, losses)):
-            raise ValueError(
-                f"weights must be None, got {weights!r}: {type(estimator).__name__} "
-                f"has no parameter 'pwiser_weight', or no loss of {losses!r} has one."
-            )
-
-    candidates = []
-    for loss in losses:
-        changes = {loss_path: loss}
-        # Other losses have other keyword arguments.
-        if loss_params_path in params and loss != params[loss_path]:
-            changes[loss_params_path] = None
-        name = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
-        if not takes_weight(loss) or weight_path not in params:
-            candidates.append((name, changes))
-            continue
-        for weight in [params[weight_path]] if weights is None else weights:
-            label = name
-            # These are the estimator's own choices.
-            if weight is not None and weight != "auto":
-                text = f"{weight:g}" if isinstance(weight, Real) else weight
-                label = f"{name} (weight {text})"
-            candidates.append((label, {**changes, weight_path: weight}))
-    names = [name for name, _ in candidates]
-    if len(set(names)) < max(len(names), 2):
-        raise ValueError(
-            f"losses and weights must be two or more distinct ones; got {names}."
-        )
-    return dict(candidates)
-
-
-def find_prefix(estimator: Any, params: Mapping[str, Any]) -> str:
-    """Return the prefix of the least nested parameter ``loss`` in ``get_params()``."""
-    paths = _responses.find_paths(params, "loss")
-    # Parameters of an estimator may hold further estimators, with the same names.
-    depth = min((path.count("__") for path in paths), default=0)
-    shallowest = [path for path in paths if path.count("__") == depth]
-    if len(shallowest) != 1:
-        raise ValueError(
-            "estimator must have one parameter 'loss', itself or in its last step; "
-            f"found {shallowest or 'none'} in {type(estimator).__name__}."
-        )
-    return shallowest[0].removesuffix("loss")
-
-
-def takes_weight(loss: Any) -> bool:
-    """Return whether a loss, a name or a class, has a weight of pairs."""
-    # The registry of losses is not available here, because it imports torch.
-    if isinstance(loss, str):
-        return loss == "pwiser"
-    return "pwiser_weight" in getattr(loss, "estimator_parameters", ())
-
-
-def build_model(estimator: Any, name: str, params: dict[str, Any]) -> Any:
-    """Return the model of a candidate; raise if its `fit` would refuse parameters."""
-    model = clone(estimator).set_params(**params)
-    owner_path = find_prefix(model, model.get_params()).removesuffix("__")
-    owner = model.get_params()[owner_path] if owner_path else model
-    try:
-        if hasattr(owner, "_parameter_constraints"):
-            owner._validate_params()
-    except ValueError as error:
-        raise ValueError(
-            "losses and weights must be valid for the estimator, but the candidate "
-            f"{name!r} is not: {error}"
-        ) from error
-    return model
-
-
-def compare_losses(
-    estimator: Any,
-    X: Any,
-    Y: Any,
-    *,
-    losses: Iterable[Any] = ("bce", "pwiser"),
-    weights: Iterable[float] | None = None,
-    cv: Any = 5,
-    scoring: Any = None,
-    groups: npt.ArrayLike | None = None,
-    by: Any = None,
-    params: dict[str, Any] | None = None,
-    n_jobs: int | None = None,
-    verbose: int = 0,
-    random_state: int | np.random.RandomState | None = 0,
-) -> LossComparison:
-    """Compare losses by cross-validation on the same folds and with the same seeds.
-
-    Each candidate is a loss, or a loss with a weight. All candidates are fitted on the
-    training rows of each fold with the same ``random_state``, and scored on its test
-    rows. The result contains their differences to the first candidate, with confidence
-    intervals.
-
-    Parameters
-    ----------
-    estimator : estimator object
-        A classifier with the parameter ``loss``, or a Pipeline or search that contains
-        one. It is cloned, not changed.
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        Impressions.
-    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Beside them the
-        columns of amounts that `value_tasks` of the estimator names.
-    losses : sequence of str or class, default=("bce", "pwiser")
-        Values of the parameter ``loss``. The first one is the baseline. The
-        ``loss_params`` of the estimator are only used with its own loss; other losses
-        are used with their default parameters.
-    weights : sequence of float or None, default=None
-        Values of ``pwiser_weight``, one candidate each, for the losses that take it:
-        "pwiser", and classes that list it in ``estimator_parameters``. By default only
-        the value of the estimator.
-    cv : int, splitter or iterable of (train, test), default=5
-        An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
-        splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of
-        row indices, or masks of rows, must give at least two splits.
-    scoring : str, callable, list, tuple or dict, default=None
-        Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
-        None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
-        of P(last task | first task) if there are several tasks ("CVR AUC"), and minus
-        the mean log loss ("minus log loss"). With `value_tasks`, also, for each value,
-        the normalised Gini coefficient of the predicted amounts ("spend Gini") and
-        minus the relative error of their total ("minus spend total error"). If the
-        estimator has a
-        `negative_sampling_rate`, rows without a click count 1 / rate times in these
-        scores, as in the full log.
-    groups : array-like of shape (n_samples,), default=None
-        Group of each row, for splitters that use groups. To pass groups to losses, use
-        ``params={"groups": groups}``.
-    by : str or int, default=None
-        A column of ``X`` with at most 100 values, such as the market. The scores are
-        also computed on the test rows of each of its values, as metrics such as
-        "click AUC, market=nl".
-    params : dict, default=None
-        Parameters of ``fit``, such as ``sample_weight``. Parameters of length n_samples
-        are split like the rows.
-    n_jobs : int, default=None
-        Number of fits that run in parallel, by joblib. None means 1, unless there is a
-        :class:`joblib.parallel_config` context; -1 means all processors.
-    verbose : int, default=0
-        1 prints one line after each fit.
-    random_state : int, RandomState instance or None, default=0
-        Seed of the folds, if ``cv`` is an int, and of the fits. Each fold has its own
-        seed, which replaces every ``random_state`` of the estimator and is the same for
-        all candidates. With None, folds and seeds differ between calls.
-
-    Returns
-    -------
-    LossComparison
-        The scores and their differences, as a table, in words and as a plot.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the estimator has no parameter ``loss`` or does not accept a candidate, if a
-        weight is negative, if there are fewer than two candidates or splits, if
-        ``scoring`` is unknown, or if ``by`` has more than 100 values. Errors of ``fit``
-        are raised unchanged.
-
-    Warns
-    -----
-    UndefinedMetricWarning
-        If a score is undefined on a fold, for example because its test rows contain no
-        conversion. The comparison in this metric leaves out the fold.
-    UserWarning
-        If folds train on rows from after the start of their test part, although the
-        estimator has a `time_column` or a
-        :class:`~sk_pwiser.history.HistoryFeatures`, or ``X`` columns of these. Warnings
-        of the fits that differ in numbers only are issued once.
-
-    See Also
-    --------
-    LossComparison : The result, and how the intervals are computed.
-    sklearn.model_selection.GridSearchCV : Selects parameters, without intervals.
-
-    Notes
-    -----
-    Random folds give optimistic scores if the rows of a user or of a day are similar:
-    use :class:`FunnelTimeSplit` or :class:`FunnelGroupKFold`. The difference of a
-    weight that was selected by this comparison is optimistic as well.
-
-    Examples
-    --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
-    >>> from sk_pwiser.model_selection import compare_losses
-    >>> data = make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=2)
-    >>> comparison = compare_losses(model, data.data, data.target, cv=2, weights=[0.3])
-    >>> comparison.candidates
-    ['bce', 'pwiser (weight 0.3)']
-    >>> list(comparison.verdicts)
-    ['click AUC', 'conversion AUC', 'CVR AUC', 'minus log loss']
-    """
-    candidates = build_candidates(estimator, losses, weights)
-    models = {
-        name: build_model(estimator, name, changes)
-        for name, changes in candidates.items()
-    }
-    comparison = cross_validate_models(
-        models,
-        X,
-        Y,
-        cv=cv,
-        scoring=scoring,
-        groups=groups,
-        by=by,
-        params=params,
-        n_jobs=n_jobs,
-        verbose=verbose,
-        random_state=random_state,
-    )
-    comparison.params = list(candidates.values())
-    return comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,8 +76,8 @@ def cross_validate_models(
     n_jobs: int | None,
     verbose: int,
     random_state: int | np.random.RandomState | None,
-) -> LossComparison:
-    """Fit and score models, given by name, on every fold; see `compare_losses`."""
+) -> ModelComparison:
+    """Fit and score models, given by name, on every fold; see `compare_models`."""
     refuse_parts(X)
     X, Y, groups = indexable(*map(selectable, (X, Y, groups)))
     params = {name: collected(value) for name, value in (params or {}).items()}
@@ -399,7 +161,7 @@ def comparison_of(
     names: list[str],
     splits: Sequence[Split],
     seeds: np.ndarray,
-) -> LossComparison:
+) -> ModelComparison:
     """Return the comparison of the results of all folds, the models of each in turn."""
     # From the order of the jobs to one row per candidate.
     shape = (len(splits), len(names))
@@ -413,7 +175,7 @@ def comparison_of(
         if metric.startswith(RATIO)
     }
     warn_about_undefined(scores_by_metric, len(splits))
-    return LossComparison(
+    return ModelComparison(
         names,
         scores_by_metric,
         ratios=ratios or None,
