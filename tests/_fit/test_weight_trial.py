@@ -12,6 +12,7 @@ from sk_pwiser._fit import _weight_trial
 from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._gathered_rows import gather_rows
 from sk_pwiser._training._paired_gain import PairedGain, scores_of
+from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.networks import Bags
 
 N_ROWS = 13_000
@@ -237,3 +238,31 @@ def test_the_report_has_one_line(log, decide, capsys):
     model = model_of(verbose=1).fit(*log)
     lines = capsys.readouterr().out.splitlines()
     assert lines.count(model.pwiser_weight_reason_) == 1
+
+
+@pytest.mark.parametrize("is_by_time", [False, True])
+def test_rows_of_files_are_halved(log, decide, monkeypatch, tmp_path, is_by_time):
+    """All conversions of all parts, with their own labels and times."""
+    monkeypatch.setattr("sk_pwiser._rows._stored_rows.FILE_ROWS", 1_000)
+    monkeypatch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 1_000)
+    decide(9.0)
+    noted = halves_of(monkeypatch) if is_by_time else None
+    X, Y = log
+    time = np.random.default_rng(0).permutation(N_ROWS)
+    table = X.assign(t=time.astype(float), click=Y[:, 0], conversion=Y[:, 1])
+    table.to_parquet(tmp_path / "log.parquet", row_group_size=1_000)
+    features = ["a", "b", "t"] if is_by_time else ["a", "b"]
+    rows = ParquetImpressions(tmp_path, features, ["click", "conversion"])
+    params = {"time_column": "t", "time_feature": True} if is_by_time else {}
+    model = model_of(encoding_params=params, numeric_encoding="standard")
+    model.fit(rows, None)
+    if not is_by_time:
+        assert model.pwiser_weight_ == 1.0
+        return
+    [(encoded, [(first, second)])] = noted
+    # The encoding of the times rises with them.
+    encoded_times = encoded.column("numeric").numpy()[:, 2]
+    assert encoded_times[first].max() <= encoded_times[second].min()
+    y = encoded.column("y").numpy()[:, 1]
+    assert y.sum() == N_CONVERSIONS
+    assert len(first) == pytest.approx(len(y) / 2, rel=0.05)
