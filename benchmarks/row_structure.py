@@ -4,6 +4,8 @@
     python benchmarks/row_structure.py                # sixteen forms of one log
     python benchmarks/row_structure.py --counts       # rows and their counts
     python benchmarks/row_structure.py --drift        # a log in the order of time
+    python benchmarks/row_structure.py --persons      # several rows of each person
+    python benchmarks/row_structure.py --clock        # a log with an integer day
 
 The first table has 20,000 impressions of users whose activity is that of Zipf's law;
 active users click less. The same log is fitted in all combinations of
@@ -31,6 +33,18 @@ last fifth is tested. The models are the defaults with
 - "date, refit": `refit=True`;
 
 and boosted trees with small leaves that read the rates of both tasks, without the date.
+
+With `--persons`, 3,000 persons have one to eight rows each, whose labels share an
+effect of the person that no column holds. The rows of a person stand together, or all
+rows are in the order of their years, or shuffled. They are fitted as they are, with
+the persons as `groups`, and with each row as a group, so that validation rows are
+random. The test rows are those of other persons or, in the last three models, a random
+fifth of the rows that stand together, taken out of them.
+
+With `--clock`, a log of 20,000 rows is in the order of an integer day, along which the
+level and the effects of items move; the last fifth is tested. The days are a number as
+they are, dates, or a number under a name that says nothing, so that it is a feature.
+The log loss is shown over that of logistic regression on the same columns.
 All settings were chosen beforehand. Cells are means over seeds (standard deviation).
 """
 
@@ -43,6 +57,10 @@ from _harness import aucs, begin, make_parser, mean_log_loss, seeds_of, spread
 from _peers import OF_ALL, SMALL, peer_models
 from scipy.optimize import brentq
 from scipy.special import expit
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 
@@ -55,6 +73,8 @@ N_COUNTED, N_COUNTED_TEST = 100_000, 200_000
 N_COUNTED_ITEMS, N_SEGMENTS = 500, (2, 5, 20)
 RATES_OF_TASKS = ((0.02, 0.001), (0.05, 0.01))
 N_BOOKINGS = 40_000
+N_PERSONS, N_TEST_PERSONS = 3_000, 6_000
+N_CLOCK, FIRST_DAY, N_LOG_DAYS = 20_000, 4, 104
 TREES = f"LightGBM, {SMALL}, {OF_ALL}"
 
 
@@ -279,10 +299,174 @@ def compare_drift(report, arguments):
         report.row(name, cells)
 
 
+def rows_of_persons(n_persons, seed):
+    """Return rows of persons who stand together, with the labels and the person."""
+    effects = np.random.default_rng(5)
+    region_effects = 0.4 * effects.normal(size=12)
+    job_effects = 0.3 * effects.normal(size=20)
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 9, n_persons)
+    person = np.repeat(np.arange(n_persons), sizes)
+    n_rows = len(person)
+    nth = np.arange(n_rows) - np.repeat(sizes.cumsum() - sizes, sizes)
+    sex = rng.integers(0, 2, n_persons)[person]
+    region = rng.integers(0, 12, n_persons)[person]
+    birth = rng.integers(1930, 1990, n_persons)[person]
+    score = rng.normal(size=n_persons)[person].round(2)
+    year = rng.integers(2000, 2010, n_persons)[person] + nth
+    income = 10 + 2 * rng.normal(size=n_persons)[person]
+    income += 0.4 * rng.normal(size=n_rows)
+    changes = rng.random(n_rows) < 0.1
+    job = rng.integers(0, 20, n_persons)[person]
+    job = np.where(changes, rng.integers(0, 20, n_rows), job)
+    visits = rng.poisson(2, n_rows)
+    unknown = 1.5 * rng.normal(size=n_persons)[person]
+    log_odds = -1 + region_effects[region] + job_effects[job] + 0.4 * sex + 0.3 * score
+    log_odds += 0.02 * (year - birth - 45) + 0.15 * (visits - 2) - 0.1 * (income - 10)
+    click = rng.random(n_rows) < expit(log_odds + unknown)
+    further = -1 + region_effects[region] + 0.4 * score + 0.5 * unknown
+    conversion = click & (rng.random(n_rows) < expit(further))
+    columns = {
+        "sex": sex.astype(str),
+        "region": region.astype(str),
+        "birth": birth,
+        "score": score,
+        "age": year - birth,
+        "income": income.round(1),
+        "job": job.astype(str),
+        "visits": visits,
+        "year": year,
+        "person": person,
+        "click": click.astype(int),
+        "conversion": conversion.astype(int),
+    }
+    return pd.DataFrame(columns)
+
+
+PERSON_ORDERS = {
+    "persons together": lambda rows, seed: rows,
+    "by year": lambda rows, seed: rows.sample(frac=1, random_state=seed).sort_values(
+        "year", kind="stable"
+    ),
+    "shuffled": lambda rows, seed: rows.sample(frac=1, random_state=seed),
+}
+
+
+def compare_persons(report, arguments):
+    """Print the table of rows of persons."""
+    n_persons = 300 if arguments.quick else N_PERSONS
+    report.text("", f"{n_persons:,} persons; {arguments.seeds} seeds")
+    report.table([*(f"{t} AUC" for t in TASKS), "log loss"])
+    results = {}
+    for seed in seeds_of(arguments):
+        together = rows_of_persons(n_persons, seed)
+        new = rows_of_persons(N_TEST_PERSONS, 1_000 + seed)
+        splits = {
+            name: (order(together, seed), new) for name, order in PERSON_ORDERS.items()
+        }
+        is_test = np.random.default_rng(seed).random(len(together)) < 0.2
+        splits["the same persons tested"] = together[~is_test], together[is_test]
+        for name, (rows, test) in splits.items():
+            columns = [c for c in rows if c not in ("person", *TASKS)]
+            forms = {
+                "as they are": None,
+                "groups": rows["person"],
+                "single rows": np.arange(len(rows)),
+            }
+            for form, groups in forms.items():
+                model = MultiTaskCTRCVRClassifier(random_state=seed)
+                model.fit(rows[columns], rows[TASKS], groups=groups)
+                p = model.predict_proba(test[columns]).astype(float)
+                y = test[TASKS].to_numpy()
+                row = [*aucs(y, p), mean_log_loss(y, p)]
+                results.setdefault(f"{name}: {form}", []).append(row)
+    for name, rows in results.items():
+        report.row(name, [spread(values, digits=4) for values in np.transpose(rows)])
+
+
+def log_of_days(seed, n_rows=N_CLOCK):
+    """Return impressions in the order of an integer day, and the labels."""
+    effects = np.random.default_rng(5)
+    first_effects = 0.7 * effects.normal(size=200)
+    last_effects = 0.7 * effects.normal(size=200)
+    shocks = 0.6 * effects.normal(size=N_LOG_DAYS)
+    rng = np.random.default_rng(seed)
+    day = np.sort(rng.integers(0, N_LOG_DAYS, n_rows))
+    time = day / N_LOG_DAYS
+    item = rng.integers(0, 200, n_rows)
+    x = rng.normal(size=(n_rows, 3))
+    log_odds = -2.8 + first_effects[item] * (1 - time) + last_effects[item] * time
+    log_odds += 0.4 * x[:, 0] - 0.3 * x[:, 1] + np.sin(5 * time) + shocks[day]
+    click = rng.random(n_rows) < expit(log_odds)
+    conversion = click & (rng.random(n_rows) < expit(-1.5 + last_effects[item]))
+    log = pd.DataFrame(x, columns=["x0", "x1", "x2"])
+    return log.assign(
+        item=item.astype(str),
+        day=day + FIRST_DAY,
+        click=click.astype(int),
+        conversion=conversion.astype(int),
+    )
+
+
+CLOCKS = {
+    "as it is": lambda log: log,
+    "dates": lambda log: log.assign(
+        day=pd.Timestamp("2026-01-01") + pd.to_timedelta(log["day"], unit="D")
+    ),
+    "an unknown name": lambda log: log.rename(columns={"day": "x3"}),
+}
+
+
+def compare_clocks(report, arguments):
+    """Print the table of a log with an integer day."""
+    n_rows = 4_000 if arguments.quick else N_CLOCK
+    report.text("", f"{n_rows:,} impressions; {arguments.seeds} seeds")
+    report.table(
+        [
+            *(f"{t} AUC" for t in TASKS),
+            *(f"{t} log loss, ratio" for t in TASKS),
+            *(f"{t} pred/obs" for t in TASKS),
+        ]
+    )
+    results = {name: [] for name in CLOCKS}
+    for seed in seeds_of(arguments):
+        log = log_of_days(seed, n_rows)
+        numbers = ["x0", "x1", "x2", "day"]
+        cut = int(0.8 * n_rows)
+        encoding = make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore"), ["item"]),
+            (StandardScaler(), numbers),
+        )
+        linear = make_pipeline(encoding, LogisticRegression(max_iter=1_000))
+        expected = []
+        for task in TASKS:
+            linear.fit(log[:cut], log[task][:cut])
+            expected.append(linear.predict_proba(log[cut:])[:, 1])
+        y = log[TASKS][cut:].to_numpy()
+        for name, form in CLOCKS.items():
+            table = form(log).drop(columns=TASKS)
+            model = MultiTaskCTRCVRClassifier(random_state=seed)
+            model.fit(table[:cut], log[TASKS][:cut])
+            p = model.predict_proba(table[cut:]).astype(float)
+            ratios = [
+                mean_log_loss(y[:, [k]], p[:, [k]])
+                / mean_log_loss(y[:, [k]], expected[k][:, np.newaxis])
+                for k in range(2)
+            ]
+            row = [*aucs(y, p), *ratios, *(p.mean(axis=0) / y.mean(axis=0))]
+            results[name].append(row)
+    for name, rows in results.items():
+        columns = enumerate(np.transpose(rows))
+        cells = [spread(values, digits=4 if k < 2 else 3) for k, values in columns]
+        report.row(name, cells)
+
+
 def main():
     parser = make_parser(__doc__, seeds=5)
     parser.add_argument("--drift", action="store_true", help="a log in order of time")
     parser.add_argument("--counts", action="store_true", help="rows and their counts")
+    parser.add_argument("--persons", action="store_true", help="rows of persons")
+    parser.add_argument("--clock", action="store_true", help="a log with a day")
     arguments, report = begin("row_structure", parser, seeds=1)
     # The table shows what warnings would name.
     warnings.simplefilter("ignore")
@@ -291,6 +475,10 @@ def main():
         compare = compare_drift
     elif arguments.counts:
         compare = compare_counts
+    elif arguments.persons:
+        compare = compare_persons
+    elif arguments.clock:
+        compare = compare_clocks
     compare(report, arguments)
 
 

@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
                 compare(title, bunch.data, bunch.target, arguments)
         print(NEXT)
         return
-    X, Y, times = read(arguments)
+    X, Y, times, groups = read(arguments)
     dates = date_columns(X) if times is None else []
     model = make_model(arguments, value_tasks=read_value_tasks(arguments) or None)
     description = describe_impressions(X, Y, time=times, estimator=model)
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"If {name!r} orders the rows, judge and compare on later rows: --time",
             name,
         )
-    compare(arguments.data.name, X, Y, arguments, times)
+    compare(arguments.data.name, X, Y, arguments, times=times, groups=groups)
     if numbers:
         print("\nThese columns were read as numbers, which may mislead:", *numbers)
         print("Repeat the comparison with --categorical and their names.")
@@ -160,6 +160,13 @@ def make_parser() -> argparse.ArgumentParser:
         "ones (default: the column of dates in a Parquet file, if there is one)",
     )
     add(
+        "--groups",
+        metavar="COLUMN",
+        help="column with the subject of each row, such as a person, no feature: new "
+        "subjects test the folds and, without --against-others, decide on early "
+        "stopping",
+    )
+    add(
         "--against-others",
         action="store_true",
         help="compare with models of other packages instead of the losses: logistic "
@@ -192,6 +199,7 @@ DATA_OPTIONS = (
     "values",
     "categorical",
     "time",
+    "groups",
     "ignore",
     "against_others",
     "weights",
@@ -209,7 +217,7 @@ def check(arguments: argparse.Namespace) -> None:
                 name = option.replace("_", "-")
                 raise ValueError(f"--{name} must be given with --data")
     value_tasks = read_value_tasks(arguments)
-    for option in ("categorical", "ignore", "time"):
+    for option in ("categorical", "ignore", "time", "groups"):
         value = getattr(arguments, option)
         names = [value] if isinstance(value, str) else value or []
         for name in names:
@@ -223,6 +231,17 @@ def check(arguments: argparse.Namespace) -> None:
                 )
     if arguments.time in arguments.ignore:
         raise ValueError(f"--time and --ignore both name {arguments.time!r}.")
+    if arguments.groups is not None:
+        for option in ("categorical", "ignore"):
+            if arguments.groups in getattr(arguments, option):
+                raise ValueError(
+                    f"--groups and --{option} both name {arguments.groups!r}."
+                )
+        if arguments.time is not None:
+            raise ValueError(
+                "--groups must be given without --time, which tests later rows of all "
+                "subjects"
+            )
     if arguments.against_others and arguments.weights:
         raise ValueError("--weights must be given without --against-others")
 
@@ -443,8 +462,8 @@ def print_scores(
 # Real impressions.
 
 
-def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """Return the features, the labels and the times in a CSV or Parquet file."""
+def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """Return the features, labels, times and groups in a CSV or Parquet file."""
     path = arguments.data
     targets = arguments.targets
     pd = import_extra("pandas", "--data")
@@ -456,6 +475,8 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     named_columns = [*targets, *value_names, *arguments.categorical, *arguments.ignore]
     if arguments.time is not None:
         named_columns.append(arguments.time)
+    if arguments.groups is not None:
+        named_columns.append(arguments.groups)
     check_columns(path, frame, named_columns)
     labels, missing, _ = read_labels(frame[targets], "ignore")
     if missing is not None:
@@ -468,7 +489,11 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     Y = pd.DataFrame(labels, frame.index, targets).join(frame[value_names])
     no_features = [*targets, *value_names, *arguments.ignore]
     X = frame[frame.columns.difference(no_features, sort=False)]
-    if arguments.time is None:
+    groups = None
+    if arguments.groups is not None:
+        groups = X[arguments.groups]
+        X = X.drop(columns=arguments.groups)
+    elif arguments.time is None:
         arguments.time = time_of_dates(X, path)
     times = None
     if arguments.time is not None:
@@ -476,7 +501,7 @@ def read(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         X = X.drop(columns=arguments.time)
     categorical = X.columns.intersection(arguments.categorical)
     X = X.astype(dict.fromkeys(categorical, "category"))
-    return X, Y, times
+    return X, Y, times, groups
 
 
 def time_of_dates(X: Any, path: Path) -> str | None:
@@ -610,7 +635,13 @@ def date_columns(X: Any) -> list[str]:
 
 
 def compare(
-    title: str, X: Any, Y: Any, arguments: argparse.Namespace, times: Any = None
+    title: str,
+    X: Any,
+    Y: Any,
+    arguments: argparse.Namespace,
+    *,
+    times: Any = None,
+    groups: Any = None,
 ) -> None:
     """Compare losses, or models of other packages, on a data set; print the result."""
     value_tasks = read_value_tasks(arguments)
@@ -621,6 +652,10 @@ def compare(
     if times is not None:
         folds = model_selection.FunnelTimeSplit(folds, time=times)
         order = f"in the order of {times.name!r}"
+    elif groups is not None:
+        splitter = model_selection.FunnelGroupKFold(folds, random_state=arguments.seed)
+        folds = list(splitter.split(X, events, groups))
+        order = f"of whole {groups.name!r}"
     print(
         f"\n{title}: {len(X):,} rows, {X.shape[1]} features; {rates}\n"
         f"{arguments.folds} folds {order}, seed {arguments.seed}",
@@ -667,7 +702,12 @@ def compare(
         models = compared_losses(arguments.weights)
         comparisons.append(
             model_selection.compare_models(
-                X, Y, models=models, estimator=model, **common
+                X,
+                Y,
+                models=models,
+                estimator=model,
+                params=None if groups is None else {"groups": groups},
+                **common,
             )
         )
     for comparison in comparisons:

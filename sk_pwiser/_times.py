@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaln
 
 from sk_pwiser._columns import _frames
 from sk_pwiser._columns._frames import is_missing
+from sk_pwiser._columns._misread import has_id_name
 
 # A number, in the unit of the times or in seconds, a text such as "1h", or a timedelta.
 Duration = float | str | timedelta | np.timedelta64
@@ -33,7 +35,41 @@ _NANOSECONDS = {
 _TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
 # Prefixes of the names of dtypes of pandas, polars and Arrow.
 _DATE_DTYPES = ("date", "timestamp")
+_NUMBER_DTYPE = re.compile(r"u?int\d|float|double", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1)
+
+# Names of numbers that are times, in words: "day", "event_ts", "createdAt", "time_ms".
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_TIME_WORDS = {
+    "date",
+    "datetime",
+    "day",
+    "epoch",
+    "time",
+    "timestamp",
+    "ts",
+    "unixtime",
+}
+# Words that end the name of a time of their own: "created_at", and "log_timestamp", but
+# not "lead_time" or "days".
+_LAST_WORDS = {"at", "datetime", "epoch", "timestamp", "ts", "unixtime"}
+# Other words that may stand beside the words of a time.
+_WORDS_BESIDE = {
+    "click", "event", "id", "idx", "impression", "index", "log", "ms", "no", "ns",
+    "num", "number", "order", "request", "s", "sec", "seconds", "server", "session",
+    "start", "unix", "us", "utc", "view", "visit",
+}  # fmt: skip
+# Periods whose numbers begin again; from more on, they are numbered over a whole log.
+_PERIODS = {"month": 12, "week": 53, "year": 366}
+# Distinct times of a clock, and the chance that rows in random order never fall.
+_FEWEST_TIMES = 5
+_LARGEST_CHANCE = 1e-6
+# The seconds of the years 1980 to 2033, which dates as numbers, such as 20260131 and
+# 2026013123, are not; and nanoseconds per unit of seconds, ms and us.
+_UNIX_NANOSECONDS = 3.2e17, 2e18
+_UNIX_UNITS = 1e9, 1e6, 1e3
+# Numbers that rise by 1 in so many of the rows count the rows.
+_SHARE_OF_UNIT_STEPS = 0.5
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -89,6 +125,72 @@ def date_columns(X: Any) -> tuple[list[Any], list[bool]]:
         return [], []
     is_date = [str(kind).lower().startswith(_DATE_DTYPES) for kind in kinds.values()]
     return list(kinds), is_date
+
+
+def unix_unit(ends: npt.NDArray[Any]) -> float | None:
+    """Return the nanoseconds per unit of Unix times, None if the numbers are none."""
+    first, last = _UNIX_NANOSECONDS
+    for unit in _UNIX_UNITS:
+        if (ends * unit >= first).all() and (ends * unit <= last).all():
+            return unit
+    return None
+
+
+def clock_columns(X: Any) -> list[str]:
+    """Return the names of numbers of a table that are the time of its rows.
+
+    They never fall from row to row, and their names or values are those of a time. Ids
+    along which a table is sorted are not. The one with most distinct times comes first.
+    """
+    if hasattr(X, "column_names") and hasattr(X, "num_rows"):  # of Arrow
+        names = X.column_names
+        columns = X.columns
+    elif _frames.is_dataframe(X):
+        names = list(X.columns)
+        columns = _frames.list_columns(X)
+    else:
+        return []  # of queries and streams, which are not read twice, nothing tells
+    n_times = {}
+    for name, column in zip(names, columns, strict=True):
+        dtype = str(getattr(column, "dtype", getattr(column, "type", None)))
+        if isinstance(name, str) and _NUMBER_DTYPE.match(dtype):
+            is_arrow = not hasattr(column, "dtype")
+            values = _frames.to_float(column.to_numpy() if is_arrow else column)
+            if is_clock(name, values):
+                n_times[name] = np.count_nonzero(np.diff(values))
+    return sorted(n_times, key=n_times.__getitem__, reverse=True)
+
+
+def is_clock(name: str, values: npt.NDArray[np.float64]) -> bool:
+    """Return whether numbers never fall, and are times by their name or their values.
+
+    `nan` is not a time: a clock has one in every row.
+    """
+    if len(values) < _FEWEST_TIMES or not (values[1:] >= values[:-1]).all():
+        return False
+    if not np.isfinite(values[[0, -1]]).all() or not _has_clock_face(name, values):
+        return False
+    steps = np.diff(values)
+    ends = np.append(np.flatnonzero(steps > 0), len(steps))
+    counts = np.diff(ends, prepend=-1)
+    log_chance = gammaln(counts + 1).sum() - gammaln(len(values) + 1)
+    return len(counts) >= _FEWEST_TIMES and bool(log_chance < np.log(_LARGEST_CHANCE))
+
+
+def _has_clock_face(name: str, values: npt.NDArray[np.float64]) -> bool:
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not words:
+        return False
+    if words[-1] in _LAST_WORDS and words != ["at"]:
+        return True
+    nouns = {*words} - _WORDS_BESIDE
+    if nouns and all(word in _TIME_WORDS or word.isdigit() for word in nouns):
+        return not all(word.isdigit() for word in nouns)
+    if len(nouns) == 1 and (period := _PERIODS.get(*nouns)):
+        return bool(values[-1] > period)
+    counts_rows = np.mean(np.diff(values) == 1) > _SHARE_OF_UNIT_STEPS
+    is_unix = unix_unit(values[[0, -1]]) is not None
+    return is_unix and not counts_rows and not has_id_name(name)
 
 
 def _holds_dates(column: Any) -> bool:

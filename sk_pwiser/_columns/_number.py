@@ -48,6 +48,26 @@ def distinct_shares(values, weight):
 LARGEST_DEVIATION = 10.0
 
 
+# The effect of a value beyond the range of fit is that of the outermost value at first:
+# later rows exceed it slightly. But a single row may have decided on it. Further on, it
+# is the mean effect of this share of the rows of fit, the outermost ones; the distance
+# is that from the outermost value to the first of theirs, and half of it where the
+# change begins.
+OUTER_SHARE = 0.1
+
+
+def outer_mean(distinct, shares, inputs):
+    """Return the first value of the largest `OUTER_SHARE` of rows, and the mean input.
+
+    The rows have increasing values with these shares and inputs.
+    """
+    above = np.append(shares[::-1].cumsum()[::-1][1:], 0.0)
+    outer_shares = np.clip(OUTER_SHARE - above, 0.0, shares)
+    first = np.flatnonzero(outer_shares > ROUNDING)[0]
+    mean = outer_shares @ inputs / outer_shares.sum()
+    return distinct[first], np.clip(mean, inputs.min(), inputs.max())
+
+
 # Values are clipped to +-LARGEST_VALUE, since squares, sums and ratios of larger values
 # may overflow. In fit, values closer to 0 than SMALLEST_VALUE count as 0, since ratios
 # with their differences as denominators may overflow.
@@ -80,6 +100,10 @@ class NumericColumn(Column):
 
     # Input of a missing value: the mean of the other inputs.
     fill_value_ = 0.0
+
+    # Far below and above the range of fit: a value and its input each, which further
+    # values share. None in files of earlier versions: the outermost value's input is.
+    beyond_: tuple[float, float, float, float] | None = None
 
     # Whether the column has one number per row.
     is_scalar = True
@@ -121,6 +145,18 @@ class NumericColumn(Column):
     def _nodes(self) -> tuple[np.ndarray, np.ndarray]:
         """Return increasing values, and their inputs."""
         raise NotImplementedError
+
+    def _learn_beyond(self, distinct: np.ndarray, shares: np.ndarray) -> None:
+        """Learn the inputs of values far beyond these, which increase."""
+        inputs = self._encode(distinct.copy())
+        first_above, above = outer_mean(distinct, shares, inputs)
+        last_below, below = outer_mean(-distinct[::-1], shares[::-1], inputs[::-1])
+        self.beyond_ = (
+            float(2 * distinct[0] + last_below),
+            float(below),
+            float(2 * distinct[-1] - first_above),
+            float(above),
+        )
 
     @property
     def encoding(self) -> str:
@@ -211,7 +247,15 @@ class NumericColumn(Column):
     def transform(self, column, start=0):
         """Return the inputs of rows from `start` on, and any indicator."""
         values = self.read(column, start)
-        inputs = np.zeros(len(values)) if self.is_constant_ else self._encode(values)
+        if self.is_constant_:
+            inputs = np.zeros(len(values))
+        else:
+            nodes, _ = self._nodes()
+            is_beyond = (values < nodes[0]) | (values > nodes[-1])
+            beyond = values[is_beyond]
+            inputs = self._encode(values)
+            if len(beyond):
+                inputs[is_beyond] = np.interp(beyond, *self.nodes)
         inputs = inputs.astype(np.float32)
         missing = np.isnan(values)
         if missing.any():
@@ -224,7 +268,21 @@ class NumericColumn(Column):
     @property
     def nodes(self):
         """Increasing values, and their inputs, between which these are linear."""
-        return (np.zeros(1), np.zeros(1)) if self.is_constant_ else self._nodes()
+        if self.is_constant_:
+            return np.zeros(1), np.zeros(1)
+        nodes, inputs = self._nodes()
+        if self.beyond_ is None:
+            return nodes, inputs
+        far_below, below, far_above, above = self.beyond_
+        near_below = (far_below + nodes[0]) / 2
+        near_above = (far_above + nodes[-1]) / 2
+        if far_below < near_below < nodes[0]:
+            nodes = np.append([far_below, near_below], nodes)
+            inputs = np.append([below, inputs[0]], inputs)
+        if nodes[-1] < near_above < far_above:
+            nodes = np.append(nodes, [near_above, far_above])
+            inputs = np.append(inputs, [inputs[-1], above])
+        return nodes, inputs
 
     def read(self, column, start=0):
         """Return the values as float64; raise if some are infinite or no numbers."""

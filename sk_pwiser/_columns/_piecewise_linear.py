@@ -89,7 +89,11 @@ class PiecewiseLinearColumn(NumericColumn):
         """Scale the position to [0, 1], since the network has one component for it."""
         successor = super().learn_constant(column, sample_weight)
         if successor is not self:
-            successor.fill_value_ *= self.n_bins_ / successor.n_bins_
+            ratio = self.n_bins_ / successor.n_bins_
+            successor.fill_value_ *= ratio
+            if successor.beyond_ is not None:
+                far_below, below, far_above, above = successor.beyond_
+                successor.beyond_ = far_below, below * ratio, far_above, above * ratio
             successor.n_bins_ = self.n_bins_
         return successor
 
@@ -102,6 +106,7 @@ class PiecewiseLinearColumn(NumericColumn):
         # Otherwise, there are many frequent values, or all values are edges.
         self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
         self.fill_value_ = shares @ self._encode(distinct)
+        self._learn_beyond(distinct, shares)
 
     def _nodes(self):
         return self.edges_, _positions_of_edges(len(self.edges_), self.n_bins_)

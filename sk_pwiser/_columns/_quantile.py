@@ -39,6 +39,7 @@ class QuantileColumn(NumericColumn):
         scale = np.sqrt(shares @ (distinct_scores - mean) ** 2) or np.inf
         scores = (scores - mean) / scale
         self.scores_ = np.clip(scores, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+        self._learn_beyond(distinct, shares)
 
     def _nodes(self):
         return self.values_, self.scores_

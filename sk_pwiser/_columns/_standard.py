@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from sk_pwiser._columns._number import LARGEST_DEVIATION, NumericColumn
+from sk_pwiser._columns._number import (
+    LARGEST_DEVIATION,
+    NumericColumn,
+    distinct_shares,
+)
 
 
 class StandardColumn(NumericColumn):
@@ -20,6 +24,8 @@ class StandardColumn(NumericColumn):
         self.scale_ = np.sqrt(variance) or np.inf
         ends = (np.array([numbers.min(), numbers.max()]) - self.mean_) / self.scale_
         self.ends_ = tuple(np.clip(ends, *StandardColumn.ends_).tolist())
+        if np.isfinite(self.scale_):
+            self._learn_beyond(*distinct_shares(numbers, weight))
 
     def _encode(self, values):
         scaled = (values - self.mean_) / self.scale_

@@ -111,9 +111,10 @@ class MultiTaskCTRCVRClassifier(
         terms to the log-odds of the click. Predictions are at a reference, which a dict
         states, ``{"position": 1}``; see :doc:`/user_guide/exposure`.
     missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing, such as a conversion
-        that may still come. With "ignore", they take no part in the loss, the pairs,
-        the AUC and the rates of their task; see :ref:`missing_labels`.
+        Whether labels may be missing, of any task and in any row, such as a conversion
+        that may still come or a question that was not asked. With "ignore", they take
+        no part in the loss, the pairs, the AUC and the rates of their task; rows
+        without any label are left out, with a warning. See :ref:`missing_labels`.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which: each the one before it ("chain"), none another
         one (None), or as in a dict, ``{"conversion": "click", "like": "click"}``; see
@@ -389,16 +390,15 @@ class MultiTaskCTRCVRClassifier(
             Labels: 0 or 1, or the words no and yes, or false and true, in any case;
             tasks in the order of the funnel. With one task, any two labels. Rows are
             matched to those of `X` by position; pandas objects with the same index
-            labels in another order are refused. Labels of tasks after the first may be
-            missing if `missing_labels="ignore"`. None for a ParquetImpressions, which
+            labels in another order are refused. Labels may be missing if
+            `missing_labels="ignore"`. None for a ParquetImpressions, which
             has labels, weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are
             scaled to a mean of 1. Weights below 1e-38 times the largest one count as 0,
-            with a warning. A weight of 0 for a task after the first makes the
-            label missing, as NaN does with `missing_labels="ignore"`; for the first
-            task, it leaves the row out of that task's loss and AUC only.
+            with a warning. A weight of 0 for a task makes the label missing, as NaN
+            does with `missing_labels="ignore"`.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session. Losses that compare rows do so within
             groups, the validation rows of early stopping are whole groups, and so are

@@ -111,9 +111,14 @@ def event_shares(summary: RowSummary) -> list[list[float]]:
     # By the index -1, a task without a parent reads the column of ones.
     columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
     parent_columns = columns[:, list(targets.parents)]
+    # Events of rows that lack the label of the parent are no share of its events.
+    has_parent_label: Any = 1.0
+    if targets.missing is not None:
+        missing = np.pad(targets.missing, [(0, 0), (0, 1)])
+        has_parent_label = ~missing[:, list(targets.parents)]
     sums = [
         summary.counted_rows() @ targets.values,
-        (targets.values * task_weights).sum(axis=0),
+        (targets.values * task_weights * has_parent_label).sum(axis=0),
         (parent_columns * task_weights).sum(axis=0),
     ]
     shares: list[list[float]] = (np.array(sums) / targets.counts.sum()).tolist()
@@ -179,8 +184,10 @@ def encode_rows(
         held_out=held_out,
         measures_new_values=measures_new_values,
     )
-    if held_out.holds_out and not plan.by_time and blocks.misleading_order is None:
-        first_pass.parts.warn_about_drift(plan.settings, schema)
+    if held_out.holds_out and not plan.by_time:
+        first_pass.parts.warn_about_order(
+            plan.settings, schema, is_sorted=blocks.misleading_order is not None
+        )
     tables = None
     if has_blocks:
         tables = statistics.fit(second_pass.counts, earlier_statistics)

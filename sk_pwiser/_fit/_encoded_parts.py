@@ -14,6 +14,7 @@ from sk_pwiser._rows._kept_units import KeptUnits
 from sk_pwiser._rows._protocol import Rows
 from sk_pwiser._rows._row_drift import find_drift
 from sk_pwiser._rows._row_units import UnitKeys, row_hashes
+from sk_pwiser._rows._subjects import RowColumn, Subjects, find_subjects
 from sk_pwiser._settings import Settings
 from sk_pwiser._times import row_times
 from sk_pwiser._training._schema import Schema, task_labels
@@ -60,8 +61,13 @@ class EncodedParts(Protocol):
     def warn_about_large_groups(self, holds_out: bool, has_blocks: bool) -> None:
         """Name a group that is too large to be held out, or left out of statistics."""
 
-    def warn_about_drift(self, settings: Settings, schema: Schema) -> None:
-        """Warn if validation rows are random, but the order of rows has a meaning."""
+    def warn_about_order(
+        self, settings: Settings, schema: Schema, *, is_sorted: bool
+    ) -> None:
+        """Warn if validation rows are random, but the order of rows has a meaning.
+
+        If the rows are sorted, it has none.
+        """
 
 
 def times_of(settings: Settings, X: Any, encoder: TableEncoder) -> np.ndarray:
@@ -69,6 +75,23 @@ def times_of(settings: Settings, X: Any, encoder: TableEncoder) -> np.ndarray:
     name = settings.encoding_params["time_column"]
     times: np.ndarray = row_times(encoder.align(X), name)
     return times
+
+
+def row_columns(
+    encoder: TableEncoder, codes: np.ndarray, numeric: np.ndarray
+) -> list[RowColumn]:
+    """Return the columns of categories and of single numbers, as they are encoded."""
+    columns = []
+    n_codes = 0
+    n_numeric = 0
+    for column in encoder.columns_:
+        if column.network_input == "codes":
+            columns.append(RowColumn(column.name, codes[:, n_codes], False))
+            n_codes += 1
+        elif column.kind == "numeric":
+            columns.append(RowColumn(column.name, numeric[:, n_numeric], True))
+        n_numeric += len(column.inputs)
+    return columns
 
 
 class OnePart:
@@ -80,16 +103,19 @@ class OnePart:
         rows: CheckedRows,
         arrays: tuple[Any, ...],
         *,
+        encoder: TableEncoder,
         exposure: np.ndarray | None,
         times: np.ndarray | None,
         units: KeptUnits,
     ) -> None:
         self.source = source
+        self.encoder = encoder
         self.rows = rows
         self.arrays = arrays
         self.exposure = exposure
         self.times = times
         self.units = units
+        self.subjects: Subjects | None = None  # of the rows that are held out
 
     def read(self) -> Iterator[EncodedPart]:
         """Yield the rows."""
@@ -117,12 +143,18 @@ class OnePart:
         earlier_split: dict[str, Any] | None,
     ) -> HeldOut:
         """Draw the rows to hold out, or take the last in time."""
+        units = self.units.held_out_rows
+        if self.rows.groups is None and self.times is None:
+            codes, numeric, *_ = self.arrays
+            self.subjects = find_subjects(row_columns(self.encoder, codes, numeric))
+            if self.subjects is not None:
+                units = self.subjects.number
         is_held_out, split_rows = hold_out(
             settings,
             self.rows,
             self.times,
             random_state,
-            units=self.units.held_out_rows,
+            units=units,
             earlier_split=earlier_split,
         )
         return HeldOutOfTable(is_held_out, split_rows)
@@ -150,8 +182,20 @@ class OnePart:
             "of their rows or sessions a group of its own."
         )
 
-    def warn_about_drift(self, settings: Settings, schema: Schema) -> None:
+    def warn_about_order(
+        self, settings: Settings, schema: Schema, *, is_sorted: bool
+    ) -> None:
         """Warn if validation rows are random, but the order of rows has a meaning."""
+        if self.subjects is not None:
+            warn_user(
+                f"{self.subjects.sentence()}. Early stopping validates on the rows of "
+                "other subjects than training, as with groups. Pass groups=..., with "
+                "the subject of each row, or groups=range(len(X)) if each row is one."
+            )
+        elif not is_sorted:
+            self._warn_about_drift(settings, schema)
+
+    def _warn_about_drift(self, settings: Settings, schema: Schema) -> None:
         codes, numeric, *_ = self.arrays
         labels, weights = task_labels(
             settings, self.rows.targets, self.source.summary.scaled
@@ -239,5 +283,7 @@ class SeveralParts:
     def warn_about_large_groups(self, holds_out: bool, has_blocks: bool) -> None:
         """Do nothing: groups of any size are held out as a whole."""
 
-    def warn_about_drift(self, settings: Settings, schema: Schema) -> None:
-        """Do nothing: drift is found in rows that are in memory."""
+    def warn_about_order(
+        self, settings: Settings, schema: Schema, *, is_sorted: bool
+    ) -> None:
+        """Do nothing: the order of rows is judged if they are in memory."""

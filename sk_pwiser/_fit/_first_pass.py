@@ -90,6 +90,7 @@ def _learn_table(
         source,
         table.rows,
         table.arrays,
+        encoder=table.encoder,
         exposure=exposure,
         times=times,
         units=units,

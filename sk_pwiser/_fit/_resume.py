@@ -35,7 +35,8 @@ def fit_further(
     estimator_name: str,
 ) -> TrainingResult:
     """Continue an earlier fit or, without one, a checkpoint; without either, fit."""
-    settings = take_time_column(settings, given_rows.X)
+    earlier_settings = None if earlier_fit is None else earlier_fit.settings
+    settings = take_time_column(settings, given_rows.X, earlier=earlier_settings)
     if earlier_fit is not None:
         return continue_fit(
             settings, given_rows, eval_set, earlier_fit=earlier_fit, task=task

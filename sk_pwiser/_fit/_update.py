@@ -50,7 +50,10 @@ def update(
     It logs in `undo`, also if it fails, the changes that it makes in place to the net
     of `earlier_fit`; `take_back` undoes them.
     """
-    settings = take_time_column(settings, given_rows.X, warns=False)
+    earlier_settings = None if earlier_fit is None else earlier_fit.settings
+    settings = take_time_column(
+        settings, given_rows.X, earlier=earlier_settings, warns=False
+    )
     if earlier_fit is None:
         return first_update(
             settings,

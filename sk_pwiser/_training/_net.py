@@ -333,8 +333,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if not np.isfinite(loss):
             raise _divergence.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
-        for task, count in zip(self.task_names[1:], n_missing, strict=False):
-            self.history.record(f"{prefix}_missing_{task}", count)
+        for task, count in zip(self.task_names, n_missing, strict=False):
+            if count or task != self.task_names[0]:  # which is rarely missing
+                self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             all_logits = iterator.in_row_order(torch.cat(logits))
             _validation_figures.record_validation(self, prefix, rows, all_logits)

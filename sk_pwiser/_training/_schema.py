@@ -103,8 +103,11 @@ def statistic_labels(
         assert exposure is not None
         cells = combinations_of(exposure, schema.exposure_sizes())
         labels.append(scores[cells][:, np.newaxis])
-        # The labels of the first task are known in all rows.
-        label_weights.append(task_weights[:, :1])
+        # How a row was shown needs no label: rows count as for the first task, or as
+        # most for any if it has no label.
+        first = task_weights[:, :1]
+        largest = task_weights.max(axis=1, keepdims=True)
+        label_weights.append(np.where(first > 0, first, largest))
     return np.hstack(labels), np.hstack(label_weights)
 
 

@@ -11,6 +11,7 @@ from sk_pwiser._columns._factorize import factorize
 from sk_pwiser._columns._frames import is_missing, list_columns, read_lists, to_float
 from sk_pwiser._columns._misread import looks_like_codes
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
+from sk_pwiser._rows._subjects import RowColumn, Subjects, find_subjects
 
 # As few as give each fold some of the rare conversions.
 N_FOLDS = 5
@@ -194,14 +195,23 @@ def count_repeats(row_hash: np.ndarray, rows: Rows) -> Repeats:
     )
 
 
+class TableFacts(NamedTuple):
+    """What is known of the columns of a table, and of its rows."""
+
+    columns: list[ColumnFacts]
+    repeats: Repeats
+    subjects: Subjects | None
+
+
 def describe_columns(
     table: Any, inputs: Mapping[Any, Any], rows: Rows, time: Any = None
-) -> tuple[list[ColumnFacts], Repeats]:
-    """Return the `ColumnFacts` of a table, and its `Repeats`.
+) -> TableFacts:
+    """Return what is known of a table.
 
     The columns have these `ColumnInput`; one of them may be the `time` of the rows.
     """
     facts_of_columns = []
+    row_columns = []
     category_entries = {}
     row_hash = np.zeros(len(rows.fold), dtype=np.uint64)
     for (name, column_input), column in zip(
@@ -217,12 +227,19 @@ def describe_columns(
         if {"id", "category"} & {*facts.flags, column_input.kind}:
             category_entries[name] = entries
         if not (isinstance(time, str) and name == time):
+            if entries.row is None:
+                is_number = column_input.kind == "numeric"
+                row_columns.append(RowColumn(name, entries.codes, is_number))
             # Mixed again, so that equal values of two columns differ.
             row_hash = mix(row_hash + entries.hashes(len(row_hash)))
     for facts in facts_of_columns:
         if "category" in facts.flags and is_determined(facts.column, category_entries):
             facts.flags.remove("category")
-    return facts_of_columns, count_repeats(row_hash, rows)
+    return TableFacts(
+        columns=facts_of_columns,
+        repeats=count_repeats(row_hash, rows),
+        subjects=find_subjects(row_columns),
+    )
 
 
 def is_determined(name: Any, columns: Mapping[Any, Entries]) -> bool:

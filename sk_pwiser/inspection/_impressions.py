@@ -11,11 +11,12 @@ from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
 from sk_pwiser._columns._frames import as_table, collected, is_sparse, result_frame
+from sk_pwiser._rows._subjects import Subjects
 from sk_pwiser._tasks._amounts import check_value_tasks, split_columns
 from sk_pwiser._tasks._labels import check_targets, names_of_columns
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._stratify import depth_in_tree
-from sk_pwiser._times import NUMBER, Times, times_of
+from sk_pwiser._times import NUMBER, Times, times_of, unix_unit
 from sk_pwiser._utils._checks import check_choice, check_integer
 from sk_pwiser._utils._text_tables import aligned
 from sk_pwiser.inspection import _column_facts
@@ -59,9 +60,8 @@ def describe_impressions(
         Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, but
         not sparse. Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing. Beside them the columns of amounts that
-        ``value_tasks`` names.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels may be
+        missing. Beside them the columns of amounts that ``value_tasks`` names.
     time : str or array-like of shape (n_samples,), default=None
         The name of a column of ``X``, or the times of the rows: dates, or numbers of
         any unit. With times, rates are shown by period, and the last period is compared
@@ -116,7 +116,8 @@ def describe_impressions(
 
     Rows with equal inputs are counted by a hash per row. A note says how many rows of a
     random part, and of the last period, have a copy among the other rows: a random
-    split is only fair if both are alike.
+    split is only fair if both are alike. Another one says if rows of one subject, such
+    as the years of a person, stand together, as far as no column of dates orders them.
 
     Amounts are described where their event happened. The squares of a few large amounts
     decide how well their mean is known: n amounts tell it as well as the square of the
@@ -198,8 +199,11 @@ def describe_impressions(
         rng,
         times=None if time_values is None else time_values[rows],
     )
-    columns, repeats = _column_facts.describe_columns(table, inputs, sample, time)
-    notes = targets.problems() + repeat_notes(repeats)
+    facts = _column_facts.describe_columns(table, inputs, sample, time)
+    columns = facts.columns
+    notes = targets.problems() + repeat_notes(facts.repeats)
+    if time is None and len(sample.fold) == n_samples:
+        notes += subject_notes(facts.subjects)
     if targets.missing is not None and estimator.missing_labels == "error":
         n_missing = int(targets.missing.sum())
         notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
@@ -214,7 +218,7 @@ def describe_impressions(
         notes=notes + column_notes(columns, names),
         n_described=len(sample.fold),
         has_times=time is not None,
-        repeats=repeats.share,
+        repeats=facts.repeats.share,
     )
 
 
@@ -227,7 +231,7 @@ def split_periods(times: Times, n_periods: int) -> tuple[np.ndarray, list[str]]:
     if len(edges) > n_periods:
         edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
     # Nanoseconds per unit of the times.
-    scale = 1 if times.kind != NUMBER else unix_scale(ordered[[0, -1]])
+    scale = 1 if times.kind != NUMBER else unix_unit(ordered[[0, -1]])
     if scale is None:
         starts = [f"{edge:.15g}" if edge % 1 else str(int(edge)) for edge in edges]
     else:
@@ -235,18 +239,6 @@ def split_periods(times: Times, n_periods: int) -> tuple[np.ndarray, list[str]]:
         starts = np.datetime_as_string(dates, unit="s").tolist()
         starts = [start.replace("T", " ") for start in starts]
     return np.searchsorted(edges, times.values, side="right") - 1, starts
-
-
-def unix_scale(ends: np.ndarray) -> float | None:
-    """Return the nanoseconds per unit of Unix times, None if times are none.
-
-    The seconds since 1970 of the years 1980 to 2033, which dates as numbers, such as
-    20260131 and 2026013123, are not; or milliseconds or microseconds.
-    """
-    for scale in (1e9, 1e6, 1e3):
-        if (ends * scale >= 3.2e17).all() and (ends * scale <= 2e18).all():
-            return scale
-    return None
 
 
 def describe_depths(
@@ -305,6 +297,17 @@ def repeat_notes(repeats: _column_facts.Repeats) -> list[str]:
     return [
         f"{start}, but {later}: random folds and random validation rows promise too "
         "much. Split by time, and name the time_column."
+    ]
+
+
+def subject_notes(subjects: Subjects | None) -> list[str]:
+    """Return what rows of one subject do to random splits, in a list."""
+    if subjects is None:
+        return []
+    return [
+        f"{subjects.sentence()}. On new subjects, random folds promise too much: pass "
+        "groups=..., with the subject of each row, to fit and to FunnelGroupKFold; "
+        "the command has --groups."
     ]
 
 

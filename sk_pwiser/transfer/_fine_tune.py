@@ -418,7 +418,7 @@ def _train(estimator, source, given_rows, eval_set, *, seen, extends, penalty=No
     # Its checkpoints may be those of the source.
     settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
     refuse_refit(settings, "training with the columns of a source")
-    settings = take_time_column(settings, given_rows.X)
+    settings = take_time_column(settings, given_rows.X, earlier=source_result.settings)
     # The network is new, and may be of another class.
     check_same_model(
         settings, replace(source_result.settings, network=settings.network)

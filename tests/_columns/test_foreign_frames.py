@@ -24,7 +24,7 @@ from sk_pwiser.transfer import select_estimators
 
 N = len(Y)
 X = IMPRESSIONS[["numeric_0", "numeric_1"]].assign(
-    user=[f"u{i % 3}" for i in range(N)], time=np.arange(N)
+    user=[f"u{i % 3}" for i in range(N)], time=np.arange(N)[::-1]
 )
 
 

@@ -84,12 +84,67 @@ def test_piecewise_linear_encoding_against_splines_between_quantiles():
     encoder, _ = fit("piecewise_linear", train)
     edges = np.quantile(train, np.arange(N_BINS + 1) / N_BINS, method="inverted_cdf")
     assert encoder.numeric_bins_ == [N_BINS]
-    beyond = [*new, -1.0, train.max() + 1, *edges]
+    new = np.maximum(new, train.min() - 0.01)
+    beyond = [*new, train.min() - 0.01, train.max() + 1, *edges]
     assert_allclose(
         expand(encode(encoder, beyond), N_BINS),
         linear_splines(beyond, edges),
         rtol=0,
         atol=2e-6,
+    )
+
+
+@every_encoding
+def test_far_values_have_the_mean_input_of_the_outer_rows(name):
+    values = np.random.default_rng(0).gamma(2, size=1_000)
+    encoder, encoded = fit(name, values)
+    order = np.argsort(values)
+    ordered = values[order]
+    outer = {
+        "below": (ordered[0], ordered[99], encoded[order[:100], 0].mean()),
+        "above": (ordered[-1], ordered[900], encoded[order[900:], 0].mean()),
+    }
+    for last, first, mean in outer.values():
+        distance = last - first
+        shares = np.array([0.0, 0.2, 0.5, 0.75, 1.0, 3.0, 1e9])
+        edge = encode(encoder, [last]).item()
+        expected = np.interp(shares, [0.5, 1.0], [edge, mean])
+        found = encode(encoder, last + shares * distance)
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        field = encoder.columns_[0].row_field()
+        rows = [field.encode_one(last + share * distance)[0] for share in shares]
+        assert_allclose(rows, found, rtol=1e-5, atol=1e-5)
+
+
+@every_encoding
+def test_outer_rows_are_counted_by_their_weights(name):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=200).round(1)
+    counts = rng.integers(1, 4, 200)
+    far = [-100.0, 100.0]
+    by_weight, _ = fit(name, values, counts)
+    by_rows, _ = fit(name, np.repeat(values, counts))
+    assert_allclose(encode(by_weight, far), encode(by_rows, far), rtol=1e-5)
+
+
+@every_encoding
+def test_columns_of_earlier_versions_keep_the_outermost_input(name):
+    values = np.random.default_rng(0).normal(size=500)
+    encoder, _ = fit(name, values)
+    (column,) = encoder.columns_
+    column.beyond_ = None  # no attribute of theirs
+    ends = encode(encoder, [values.min(), values.max()])
+    assert_array_equal(encode(encoder, [-1e9, 1e9]), ends)
+    field = column.row_field()
+    rows = [field.encode_one(value)[0] for value in (-1e9, 1e9)]
+    assert_allclose(rows, ends, rtol=1e-6)
+
+
+@every_encoding
+def test_a_value_of_many_rows_bounds_those_beyond_it(name):
+    encoder, _ = fit(name, np.repeat([0.0, 1.0, 2.0], 100))
+    assert_allclose(
+        encode(encoder, [-9, -1, 3, 9]), encode(encoder, [0, 0, 2, 2]), rtol=1e-6
     )
 
 
@@ -244,10 +299,12 @@ def test_columns_of_one_value_give_0(name, column):
 
 
 @every_encoding
-def test_extreme_values_give_the_outermost_inputs(name):
+def test_extreme_values_give_inputs_of_outer_rows(name):
     encoder, encoded = fit(name, np.random.default_rng(0).normal(size=100))
     low, high = encode(encoder, [-1e300, 1e300])
-    assert (low, high) == (encoded.min(), encoded.max())
+    first_share, last_share = np.quantile(encoded, [0.1, 0.9])
+    assert encoded.min() <= low <= first_share
+    assert last_share <= high <= encoded.max()
     # A value that differs from all others is far from them, but within the bounds.
     _, encoded = fit(name, np.append(np.zeros(100_000), 1.0))
     assert 0 < encoded[-1, 0] - encoded[0, 0] <= LARGEST_DEVIATION + 0.1
@@ -277,14 +334,19 @@ CLOSE = st.sampled_from([0.0, 5e-324, 1e-310, 1e-300, 1.0, 1 + 2**-52, -1e308, 1
 def test_inputs_are_monotonic_and_bounded(name, train, new):
     encoder, encoded = fit(name, train)
     assert_array_equal(encode(encoder, train), encoded[:, 0])
-    encoded = encode(encoder, np.sort([*train, *new]))
+    values = np.sort([*train, *new])
+    encoded = encode(encoder, values)
     assert np.isfinite(encoded).all()
     rounding = 1e-6  # interpolation is exact only at the ends of a step
-    assert (np.diff(encoded) >= -rounding).all()
+    is_inside = (values >= min(train)) & (values <= max(train))
+    inside = encoded[is_inside]
+    assert (np.diff(inside) >= -rounding).all()
+    assert inside[0] - rounding <= encoded.min()
+    assert encoded.max() <= inside[-1] + rounding
     (n_bins,) = encoder.numeric_bins_
     if name in WITH_BINS:
         assert 1 <= n_bins <= MAX_BINS
-        assert -rounding <= encoded[0] <= encoded[-1] <= n_bins + rounding
+        assert -rounding <= inside[0] <= inside[-1] <= n_bins + rounding
     else:
         assert n_bins == 0
         assert np.abs(encoded).max() <= LARGEST_DEVIATION + rounding

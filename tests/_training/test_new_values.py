@@ -27,7 +27,7 @@ def log(seed=0):
             "user": pd.Categorical(users),
             "item": pd.Categorical(rng.integers(0, 10, N)),
             "once": pd.Categorical(rng.permutation(N)),
-            "time": np.arange(N, dtype=float),
+            "order": np.arange(N, dtype=float),
         }
     )
     click = rng.random(N) < 0.4
@@ -81,7 +81,7 @@ def test_ids_in_the_order_of_time_and_in_random_order():
     order = np.random.default_rng(0).permutation(N)
     X, Y = X.iloc[order], Y.iloc[order]
     assert dropouts(small(max_epochs=1).fit(X, Y))["user"] == 0.05
-    by_time = small(max_epochs=1, encoding_params={"time_column": "time"}).fit(X, Y)
+    by_time = small(max_epochs=1, encoding_params={"time_column": "order"}).fit(X, Y)
     assert dropouts(by_time)["user"] == pytest.approx(0.4, abs=0.01)
 
 
@@ -120,7 +120,7 @@ def test_files_have_the_dropout_of_a_table(tmp_path, has_times):
     for part in range(4):
         rows = slice(part * 500, part * 500 + 500)
         X[rows].join(Y[rows]).to_parquet(tmp_path / f"{part}.parquet")
-    params = {"encoding_params": {"time_column": "time"}} if has_times else {}
+    params = {"encoding_params": {"time_column": "order"}} if has_times else {}
     dataset = ParquetImpressions(tmp_path, list(X), list(Y))
     found = [small(max_epochs=1, **params).fit(*rows) for rows in ((dataset,), (X, Y))]
     assert_allclose(*(list(dropouts(model).values()) for model in found))
@@ -187,7 +187,7 @@ def test_a_stream_begins_with_the_least_dropout():
 def test_updates_replace_the_statistics_that_they_have_learnt():
     """The first rows have no event, and later ones have more of some items."""
     X, Y = log()
-    X = X[["item", "time"]]
+    X = X[["item", "order"]]
     Y["click"] = (np.random.default_rng(1).random(N) < 0.09 * X["item"].astype(int)) * 1
     Y["conversion"] *= Y["click"]
     model = small(target_encoding=["item"]).partial_fit(X[:100], Y[:100] * 0)

@@ -100,8 +100,8 @@ def test_inputs_are_distributed_as_those_of_shuffled_rows(name, on_files, tmp_pa
 @pytest.mark.parametrize("has_times", [False, True])
 def test_inputs_with_groups_that_come_back_are_those_without_groups(has_times):
     X, Y = LOG
-    X = X[["item", "x"]].assign(time=np.arange(len(X)))
-    params = {"encoding_params": {"time_column": "time"}} if has_times else {}
+    X = X[["item", "x"]].assign(order=np.arange(len(X)))
+    params = {"encoding_params": {"time_column": "order"}} if has_times else {}
     groups = LOG[0]["user"].str[:4]  # 150 of them
     found, expected = (
         statistics_of(small(**params).fit(X, Y, groups=given))
