@@ -124,7 +124,7 @@ class MultiTaskCTRCVRClassifier(
         task under which each arises, by name or index: ``{"spend": "conversion"}``;
         None as the task stands for an amount per impression. `predict_value` predicts
         their means; see :doc:`/user_guide/values`.
-    value_loss : {"gamma", "lognormal", "tweedie"}, default="lognormal"
+    value_loss : {"gamma", "lognormal", "tweedie"}, default="gamma"
         How amounts are distributed around their mean. "gamma" and "lognormal" learn the
         mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0
@@ -297,7 +297,7 @@ class MultiTaskCTRCVRClassifier(
         missing_labels: str = "error",
         task_parents: str | dict[Any, Any] | None = "chain",
         value_tasks: dict[Any, Any] | None = None,
-        value_loss: str = "lognormal",
+        value_loss: str = "gamma",
         negative_sampling_rate: float = 1.0,
         optimizer: str | type[torch.optim.Optimizer] = "adam",
         optimizer_params: dict[str, Any] | None = None,
@@ -406,7 +406,9 @@ class MultiTaskCTRCVRClassifier(
             parted by a `time_column`; blocks part groups whose values are a category
             column, such as user ids, whose rates predictions will read; and a group
             of more than twice `validation_fraction`, such as that of all guests, is
-            treated as rows without a group, with a warning.
+            treated as rows without a group, with a warning. Without groups and times,
+            rows of one subject that stand together, such as the years of a person, are
+            recognised: validation rows are whole subjects, with a warning.
         eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and early stopping uses them in

@@ -179,6 +179,7 @@ def find_length(result: TrainingResult) -> FirstStage | None:
         result.best_epoch,
         stop_reason=str(result.stop_reason),
         level=None if offset is None else offset.tolist(),
+        n_amount_epochs=net.n_amount_epochs_,
     )
 
 
