@@ -149,7 +149,8 @@ class MultiTaskCTRCVRClassifier(
     weight_decay : float or "auto", default="auto"
         Weight decay of the optimiser, which acts on the mean loss of the rows. "auto"
         is 4 divided by the number of training rows, at most 0.0005, and more for
-        embeddings; see :ref:`optimizer_params`.
+        embeddings, and lets those of frequent values start further apart, so that it
+        hides no combination of columns; see :ref:`optimizer_params`.
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False

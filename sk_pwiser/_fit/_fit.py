@@ -21,6 +21,7 @@ from sk_pwiser._tasks._labels import Targets
 from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._encoded_data import EncodedData
+from sk_pwiser._training._initial_embeddings import spread_frequent_values
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._utils._random import LARGEST_SEED, seeded_globally
@@ -100,5 +101,8 @@ def build(
             base_rates=data.base_rates,
             net_class=net_class,
         )
+    # With a number, the embeddings start as small as in an update.
+    if plan.settings.weight_decay == "auto" and not n_earlier_rows:
+        spread_frequent_values(net.module_, data)
     net.first_stage = plan.first_stage
     return net
