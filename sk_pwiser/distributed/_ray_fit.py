@@ -97,6 +97,7 @@ def prepare_job(
     plan = _fit.check(settings, source, eval_set)
     columns = _fit.NewColumns(settings, estimator_name)
     data = _fit.encode(plan, source, columns)
+    data = _fit.try_weight(plan, data)
     train = data.train
     valid = data.valid
     assert isinstance(train, StreamedImpressions)
