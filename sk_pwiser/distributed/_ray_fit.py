@@ -314,7 +314,7 @@ def write_pickle(path, content):
     """Write an object to a file, with the classes of a script, such as callbacks."""
     from ray import cloudpickle
 
-    path.write_bytes(cloudpickle.dumps(content))
+    write_bytes(path, cloudpickle.dumps(content))
 
 
 class ReportedCheckpoints(_checkpoints.Checkpoints):
