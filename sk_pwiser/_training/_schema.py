@@ -32,6 +32,7 @@ from sk_pwiser._settings import (
 from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._tasks._labels import SoftTargets, Targets
+from sk_pwiser._training._pwiser_weight import WeightTrial
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, VectorSpec
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
@@ -141,6 +142,7 @@ class Schema:
     selection: str = ""  # parameters by which the first fit chose the statistics
     category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
     value_scales: tuple[float, ...] = ()  # mean amounts, by which amounts are divided
+    weight_trial: WeightTrial | None = None  # of the first fit
 
     @classmethod
     def of(
@@ -474,4 +476,11 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Values, Schema)
+STATE_CLASSES = (
+    *COLUMN_CLASSES,
+    SoftTargets,
+    Targets,
+    Values,
+    WeightTrial,
+    Schema,
+)
