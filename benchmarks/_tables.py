@@ -187,6 +187,7 @@ def load_tables(name, path, part="test", seed=0):
         "flights": _flights,
         "adult": _adult,
         "columns-40": lambda _: _third(*columns_40(seed), seed),
+        "equal-columns": lambda _: _third(*equal_columns(seed), seed),
     }
     X, Y, X_test, Y_test = readers[name](path)
     if part == "test":
@@ -391,6 +392,20 @@ def _generated(name, part, seed):
 
 
 N_ROWS = 60_000
+
+
+def equal_columns(seed):
+    """Return 160,000 rows of a funnel whose events are likelier where columns agree."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, 2, (2, 160_000))
+    number = rng.normal(size=len(first))
+    logits = -0.5 + 0.3 * (first == second) + 0.25 * number + 0.02 * first
+    codes = {"first": first, "second": second, "third": rng.integers(0, 3, len(first))}
+    X = pd.DataFrame({name: pd.Categorical(code) for name, code in codes.items()})
+    p = 1 / (1 + np.exp(-logits[:, np.newaxis]))
+    events = np.logical_and.accumulate(rng.random((len(X), 2)) < p, axis=1)
+    Y = pd.DataFrame(events.astype(int), columns=["click", "conversion"])
+    return X.assign(number=number), Y
 
 
 def columns_40(seed):

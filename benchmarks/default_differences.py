@@ -90,7 +90,7 @@ COMPARISONS = {
     "max_bins": values_of("encoding_params__max_bins", "16", "32", "64", "128"),
     "embedding_dim": values_of("embedding_dim", "16", "auto", "8", "32"),
     "lr": values_of("lr", "0.01", "0.003", "0.005", "0.007"),
-    "weight_decay": values_of("weight_decay", "auto", "2e-5", "1e-4", "5e-4"),
+    "weight_decay": values_of("weight_decay", "auto", "0.0", "2e-5", "1e-4", "5e-4"),
     "small_batches": {
         name: {**params, "batch_size": 64}
         for name, params in values_of("weight_decay", "1e-4", "auto", "5e-4").items()
@@ -163,6 +163,7 @@ TIMED = (
 )
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
+    "equal-columns",
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
     *("movielens", "insteval"),
 )

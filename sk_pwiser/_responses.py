@@ -205,6 +205,40 @@ class Predictions:
                 amounts[events[:, parent] == 0, index] = 0.0
         return amounts
 
+    def amount_weights(
+        self,
+        Y: Any,
+        value_tasks: Mapping[Any, Any],
+        observed: np.ndarray,
+        sample_weight: Any = None,
+    ) -> np.ndarray:
+        """Return weights of the rows of `observed_amounts`, of the same shape.
+
+        They are 0 where the amount is unknown. Rows with the event and a known amount
+        stand for those with the event and an unknown one: totals would otherwise lack
+        the latter, but not the predictions of the rows without the event.
+        """
+        targets, is_known, columns = self.read_targets(Y)
+        names = self.task_names() or columns
+        happened = (targets == 1) & is_known
+        value_names = tuple(map(str, value_tasks))
+        values = _amounts.find_values(value_tasks, value_names, names)
+        row_weight = np.ones(len(observed))
+        if sample_weight is not None:
+            row_weight = np.asarray(sample_weight, dtype=np.float64)
+        has_amount = ~np.isnan(observed)
+        weights = row_weight[:, np.newaxis] * has_amount
+        for index, parent in enumerate(values.parents):
+            if parent < 0:
+                continue
+            with_event = happened[:, parent]
+            with_amount = with_event & has_amount[:, index]
+            known_weight = row_weight[with_amount].sum()
+            if known_weight > 0:
+                factor = row_weight[with_event].sum() / known_weight
+                weights[with_amount, index] *= factor
+        return weights
+
     def of_task(self, k: int, targets: np.ndarray) -> np.ndarray:
         """Return the probabilities of the event of a task."""
         proba = self._call("predict_proba", methodcaller("predict_proba", self._X))

@@ -26,6 +26,7 @@ from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._growth import add_vectors_to_schema
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._pwiser_weight import describe_weight, weight_of
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._undo import Undo, take_back
 from sk_pwiser._utils._doc_links import DocLink
@@ -70,10 +71,12 @@ class MultiTaskCTRCVRClassifier(
     loss_params : dict, default=None
         Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
-    pwiser_weight : float or None, default=None
+    pwiser_weight : float, "auto" or None, default="auto"
         Weight of the pairwise term, >= 0: how strongly it pulls the score of a
         converted row, relative to the row's cross-entropy. None is 0.1 if at least 1 %
-        of the rows convert, and at most 0.3 if fewer do; see :ref:`pwiser_weight`.
+        of the rows convert, and at most 0.3 if fewer do. "auto" is the same unless
+        conversions are rare and halves of the training rows speak for 1 or 0; see
+        :ref:`pwiser_weight`.
     weighting : {"equal", "dwa", "ema", "fixed", "nash", "torchjd", \
             "uncertainty"}, class or \
             Module, default="equal"
@@ -108,9 +111,10 @@ class MultiTaskCTRCVRClassifier(
         terms to the log-odds of the click. Predictions are at a reference, which a dict
         states, ``{"position": 1}``; see :doc:`/user_guide/exposure`.
     missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing, such as a conversion
-        that may still come. With "ignore", they take no part in the loss, the pairs,
-        the AUC and the rates of their task; see :ref:`missing_labels`.
+        Whether labels may be missing, of any task and in any row, such as a conversion
+        that may still come or a question that was not asked. With "ignore", they take
+        no part in the loss, the pairs, the AUC and the rates of their task; rows
+        without any label are left out, with a warning. See :ref:`missing_labels`.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which: each the one before it ("chain"), none another
         one (None), or as in a dict, ``{"conversion": "click", "like": "click"}``; see
@@ -120,7 +124,7 @@ class MultiTaskCTRCVRClassifier(
         task under which each arises, by name or index: ``{"spend": "conversion"}``;
         None as the task stands for an amount per impression. `predict_value` predicts
         their means; see :doc:`/user_guide/values`.
-    value_loss : {"gamma", "lognormal", "tweedie"}, default="lognormal"
+    value_loss : {"gamma", "lognormal", "tweedie"}, default="gamma"
         How amounts are distributed around their mean. "gamma" and "lognormal" learn the
         mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0
@@ -145,7 +149,8 @@ class MultiTaskCTRCVRClassifier(
     weight_decay : float or "auto", default="auto"
         Weight decay of the optimiser, which acts on the mean loss of the rows. "auto"
         is 4 divided by the number of training rows, at most 0.0005, and more for
-        embeddings; see :ref:`optimizer_params`.
+        embeddings, and lets those of frequent values start further apart, so that it
+        hides no combination of columns; see :ref:`optimizer_params`.
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
@@ -216,6 +221,10 @@ class MultiTaskCTRCVRClassifier(
     stop_reason_ : str or None
         Where and why the last `fit` ended, and which epoch the weights are from; with
         `refit=True`, of both stages. None after `partial_fit`.
+    pwiser_weight_ : float or None
+        The weight of the pairwise term; None if the loss has none.
+    pwiser_weight_reason_ : str
+        Why it has this value, with the figures of held-out rows if they decided.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -267,6 +276,8 @@ class MultiTaskCTRCVRClassifier(
     n_iter_: int
     best_epoch_: int
     stop_reason_: str | None
+    pwiser_weight_: float | None
+    pwiser_weight_reason_: str
     n_features_in_: int
     feature_names_in_: np.ndarray
 
@@ -278,7 +289,7 @@ class MultiTaskCTRCVRClassifier(
         network_params: dict[str, Any] | None = None,
         loss: str | type[MultiTaskLoss] = "pwiser",
         loss_params: dict[str, Any] | None = None,
-        pwiser_weight: float | None = None,
+        pwiser_weight: float | str | None = "auto",
         weighting: str | type[TaskWeighting] | torch.nn.Module = "equal",
         weighting_params: dict[str, Any] | None = None,
         categorical_features: npt.ArrayLike | None = "from_dtype",
@@ -290,7 +301,7 @@ class MultiTaskCTRCVRClassifier(
         missing_labels: str = "error",
         task_parents: str | dict[Any, Any] | None = "chain",
         value_tasks: dict[Any, Any] | None = None,
-        value_loss: str = "lognormal",
+        value_loss: str = "gamma",
         negative_sampling_rate: float = 1.0,
         optimizer: str | type[torch.optim.Optimizer] = "adam",
         optimizer_params: dict[str, Any] | None = None,
@@ -383,16 +394,15 @@ class MultiTaskCTRCVRClassifier(
             Labels: 0 or 1, or the words no and yes, or false and true, in any case;
             tasks in the order of the funnel. With one task, any two labels. Rows are
             matched to those of `X` by position; pandas objects with the same index
-            labels in another order are refused. Labels of tasks after the first may be
-            missing if `missing_labels="ignore"`. None for a ParquetImpressions, which
+            labels in another order are refused. Labels may be missing if
+            `missing_labels="ignore"`. None for a ParquetImpressions, which
             has labels, weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are
             scaled to a mean of 1. Weights below 1e-38 times the largest one count as 0,
-            with a warning. A weight of 0 for a task after the first makes the
-            label missing, as NaN does with `missing_labels="ignore"`; for the first
-            task, it leaves the row out of that task's loss and AUC only.
+            with a warning. A weight of 0 for a task makes the label missing, as NaN
+            does with `missing_labels="ignore"`.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session. Losses that compare rows do so within
             groups, the validation rows of early stopping are whole groups, and so are
@@ -400,7 +410,9 @@ class MultiTaskCTRCVRClassifier(
             parted by a `time_column`; blocks part groups whose values are a category
             column, such as user ids, whose rates predictions will read; and a group
             of more than twice `validation_fraction`, such as that of all guests, is
-            treated as rows without a group, with a warning.
+            treated as rows without a group, with a warning. Without groups and times,
+            rows of one subject that stand together, such as the years of a person, are
+            recognised: validation rows are whole subjects, with a warning.
         eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and early stopping uses them in
@@ -678,6 +690,7 @@ class MultiTaskCTRCVRClassifier(
     def _attributes(result: TrainingResult) -> dict[str, Any]:
         encoder = result.schema.encoder
         targets = result.schema.targets
+        loss = result.net.criterion_.loss
         attributes = {
             "_result": result,
             "net_": result.net,
@@ -685,6 +698,10 @@ class MultiTaskCTRCVRClassifier(
             "n_iter_": len(result.net.history),
             "best_epoch_": result.best_epoch,
             "stop_reason_": result.stop_reason,
+            "pwiser_weight_": weight_of(loss),
+            "pwiser_weight_reason_": describe_weight(
+                result.settings, result.schema.weight_trial, loss
+            ),
             "classes_": targets.classes,
             "task_names_": list(targets.task_names),
             "task_parents_": parents_by_name(targets.parents, targets.task_names),

@@ -157,9 +157,8 @@ class PredictionMixin:
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels. With `missing_labels="ignore"`, and in a calibrator, labels of
-            tasks after the first may be missing; the AUC of that task then leaves out
-            the row.
+            True labels. With `missing_labels="ignore"`, and in a calibrator, labels may
+            be missing; the AUC of that task then leaves out the row.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0.

@@ -145,7 +145,7 @@ class TaskView(ClassifierMixin, FunnelView):
             tasks = self._event_labels(tasks)
         elif _n_columns(y) > 1:
             y = self._event_labels(y)
-        labels_of_y = read_labels(y, "any", input_name="y")
+        labels_of_y = read_labels(y, "ignore", input_name="y")
         names = given_task_names(self.estimator.get_params())
         # Another index, or a name, suggests that the labels of others are forgotten.
         is_only_task = self.task == 0 if names is None else len(names) == 1
@@ -163,7 +163,7 @@ class TaskView(ClassifierMixin, FunnelView):
         column = task_column(self.task, names)
         if tasks is None:
             return Y
-        labels_of_tasks = read_labels(tasks, "any", input_name="tasks")
+        labels_of_tasks = read_labels(tasks, "ignore", input_name="tasks")
         n_samples = len(labels_of_tasks.values)
         if labels_of_y.values.shape not in ((n_samples,), (n_samples, 1)):
             raise ValueError(

@@ -64,6 +64,7 @@ def encode(plan: FitPlan, rows: Rows, columns: Columns) -> EncodedData:
         split_rows=encoded.split_rows,
         unrelated=summary.labels()[0].unrelated(),
         level=encoded.level,
+        is_early=encoded.is_early,
         rows_per_weight=summary.rows_per_weight,
         rows_per_row=summary.rows_per_row(),
     )
@@ -110,9 +111,14 @@ def event_shares(summary: RowSummary) -> list[list[float]]:
     # By the index -1, a task without a parent reads the column of ones.
     columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
     parent_columns = columns[:, list(targets.parents)]
+    # Events of rows that lack the label of the parent are no share of its events.
+    has_parent_label: Any = 1.0
+    if targets.missing is not None:
+        missing = np.pad(targets.missing, [(0, 0), (0, 1)])
+        has_parent_label = ~missing[:, list(targets.parents)]
     sums = [
         summary.counted_rows() @ targets.values,
-        (targets.values * task_weights).sum(axis=0),
+        (targets.values * task_weights * has_parent_label).sum(axis=0),
         (parent_columns * task_weights).sum(axis=0),
     ]
     shares: list[list[float]] = (np.array(sums) / targets.counts.sum()).tolist()
@@ -135,6 +141,7 @@ class EncodedRows:
     schema: Schema
     split_rows: dict[str, Any] | None
     level: LevelRecord | None
+    is_early: np.ndarray | None  # of each training row, with times
 
 
 def encode_rows(
@@ -186,6 +193,7 @@ def encode_rows(
         tables = statistics.fit(second_pass.counts, earlier_statistics)
     if second_pass.new_values is not None:
         schema = replace(schema, category_dropout=second_pass.new_values.dropouts())
+    is_early = second_pass.is_early
     train, valid = second_pass.store.finish(schema, tables, held_out.holds_out)
     return EncodedRows(
         train=train,
@@ -193,6 +201,7 @@ def encode_rows(
         schema=schema,
         split_rows=held_out.split_rows,
         level=second_pass.level,
+        is_early=np.concatenate(is_early) if is_early else None,
     )
 
 

@@ -11,6 +11,7 @@ from sk_pwiser._fit._fit_plan import FitPlan, check
 from sk_pwiser._fit._learn_columns import NewColumns
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import train
+from sk_pwiser._fit._weight_trial import try_weight
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._rows._file_rows import FileRows
 from sk_pwiser._rows._protocol import Rows
@@ -20,6 +21,7 @@ from sk_pwiser._tasks._labels import Targets
 from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._encoded_data import EncodedData
+from sk_pwiser._training._initial_embeddings import spread_frequent_values
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._utils._random import LARGEST_SEED, seeded_globally
@@ -46,6 +48,8 @@ def fit(
         plan = check(settings, rows, eval_set)
         # The host's part: columns, validation rows, target statistics.
         data = encode(plan, rows, NewColumns(settings, estimator_name))
+        # Whether rare conversions are learnt better with a larger weight of pairs.
+        data = try_weight(plan, data)
         # The sizes of the network depend on the columns.
         net = build(plan, data)
         return train(plan, data, net, task=task)
@@ -97,5 +101,8 @@ def build(
             base_rates=data.base_rates,
             net_class=net_class,
         )
+    # With a number, the embeddings start as small as in an update.
+    if plan.settings.weight_decay == "auto" and not n_earlier_rows:
+        spread_frequent_values(net.module_, data)
     net.first_stage = plan.first_stage
     return net

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sk_pwiser._fit._fit_plan import FitPlan
+from sk_pwiser._training._amount_epochs import learn_amounts, limit_amounts
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._encoded_data import EncodedData
@@ -117,7 +118,12 @@ def train_epochs(
                 net, lambda: result_of(net.copy_network(), net.history[-1, "epoch"])
             )
         with epochs:
+            terms = net.criterion_.value_terms
+            if terms is not None:
+                limit_amounts(net, rows.train)
             net.partial_fit(rows, checkpoints)
+            if terms is not None:
+                learn_amounts(net, rows.train, rows.valid)
             if data.level is not None and rows.valid is not None:
                 # The level of a log drifts, and its last rows are not trained on.
                 follow_last_rows(net, rows.valid, data.level)

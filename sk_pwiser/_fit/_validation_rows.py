@@ -29,7 +29,7 @@ def _warn_about_missing_labels(valid: TrainingRows, data: EncodedData) -> None:
     is_known = valid.column("sample_weight") > 0
     unknown_tasks = []
     for task, parent in enumerate(targets.parents):
-        happened = y[:, parent] == 1 if parent >= 0 else is_known[:, 0]
+        happened = y[:, parent] == 1 if parent >= 0 else is_known.any(dim=1)
         if happened.any() and not is_known[happened, task].any():
             unknown_tasks.append(targets.task_names[task])
     if unknown_tasks:

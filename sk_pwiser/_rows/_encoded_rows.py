@@ -58,7 +58,7 @@ class TrainingRows(Protocol):
 
     @property
     def n_missing(self) -> list[int] | None:
-        """Numbers of missing labels of the tasks after the first, or None."""
+        """Numbers of missing labels of the tasks, or None."""
 
     def __len__(self) -> int: ...
 
@@ -189,11 +189,11 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     @cached_property
     def n_missing(self) -> list[int] | None:
-        """Numbers of missing labels of the tasks after the first, or None."""
+        """Numbers of missing labels of the tasks, or None."""
         weights: Tensor | None = self.column("sample_weight")
         if weights is None or weights.dim() == 1:
             return None
-        return (weights[:, 1:] == 0).sum(dim=0).tolist()
+        return (weights == 0).sum(dim=0).tolist()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those of bags with the prefix "bag_"."""

@@ -20,6 +20,7 @@ from sk_pwiser._rows._task_weights import check_task_weights
 from sk_pwiser._settings import Settings, left_out_column
 from sk_pwiser._tasks import _labels, _weights
 from sk_pwiser._tasks._amounts import check_value_tasks, find_columns, find_values
+from sk_pwiser._tasks._implied_labels import ImpliedCounts
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._utils._threads import in_background
 from sk_pwiser._utils._warnings import warn_user
@@ -82,6 +83,8 @@ class FileRows:
         self.has_groups = dataset.groups is not None
         self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
         self.summary = _row_summary.RowSummary()
+        # Of which tasks missing labels that others imply are learnt; by all rows.
+        self._learnt_tasks: np.ndarray | None = None
 
     def again(self) -> "FileRows":
         """Return the same rows for another fit, which reads and counts them anew."""
@@ -99,18 +102,14 @@ class FileRows:
         n_rows_with_weight = self.summary.n_rows
         n_read = 0
         n_with_weight = 0
+        n_without_label = 0
+        learnt_tasks = self._find_learnt_tasks()
         total = n_rows_with_weight or dataset.n_rows_
         shows = bool(settings.verbose and label)
         for table, place in in_background(tables):
             with named_place(place):
-                targets = _labels.check_targets(
-                    as_table(table.select(dataset.targets)),
-                    settings.task_names,
-                    classes=[0, 1] if len(self.tasks.task_names) == 1 else None,
-                    missing_labels=settings.missing_labels,
-                    task_parents=settings.task_parents,
-                    value_tasks=settings.value_tasks,
-                )
+                targets = self._read_targets(table, learnt_tasks)
+                n_without_label += _weights.n_unlabelled(targets)
                 weights: Any = None
                 if dataset.sample_weight is not None:
                     columns = table.select(dataset._weight_columns).columns
@@ -137,9 +136,41 @@ class FileRows:
             show_progress(label, n_read, total, end="\n")
         if not n_rows_with_weight:
             warn_about_corrupt(dataset, "are left out")
+            _weights.warn_about_left_out(n_without_label, n_read, self.origin)
         if not n_with_weight:
             missing = "weights above 0" if dataset.sample_weight else "rows"
             raise ValueError(f"{dataset!r} has no {missing} that its filters select.")
+
+    def _read_targets(
+        self, table: Any, learnt_tasks: np.ndarray | None
+    ) -> _labels.Targets:
+        """Check the labels of a table of a part."""
+        settings = self.settings
+        targets: _labels.Targets = _labels.check_targets(
+            as_table(table.select(self.dataset.targets)),
+            settings.task_names,
+            classes=[0, 1] if len(self.tasks.task_names) == 1 else None,
+            missing_labels=settings.missing_labels,
+            task_parents=settings.task_parents,
+            value_tasks=settings.value_tasks,
+            learnt_tasks=learnt_tasks,
+        )
+        return targets
+
+    def _find_learnt_tasks(self) -> np.ndarray | None:
+        """Return of which tasks implied labels are learnt; that is up to all rows."""
+        if self.settings.missing_labels == "error" or max(self.tasks.parents) < 0:
+            return None  # none are missing, or implied
+        if self._learnt_tasks is None:
+            n_tasks = len(self.tasks.task_names)
+            counts = ImpliedCounts(n_tasks)
+            unfilled = np.zeros(n_tasks, dtype=bool)
+            for table, place in self.dataset.iter_tables(list(self.dataset.targets)):
+                with named_place(place):
+                    targets = self._read_targets(table, unfilled)
+                counts.add(targets.values, targets.missing, targets.parents)
+            self._learnt_tasks = counts.learnt_tasks()
+        return self._learnt_tasks
 
     def feature_names(self, default: Sequence[Any]) -> Sequence[Any]:
         """Return the names of the columns, `default` if they have none."""

@@ -112,7 +112,7 @@ class StreamedImpressions(TrainingRows, Dataset[_encoded_rows.Batch]):
 
     @cached_property
     def n_missing(self) -> list[int] | None:
-        """Numbers of missing labels of the tasks after the first, or None."""
+        """Numbers of missing labels of the tasks, or None."""
         _, shape = self.store.forms.get("sample_weight", (None, ()))
         if not shape:
             return None
@@ -120,7 +120,7 @@ class StreamedImpressions(TrainingRows, Dataset[_encoded_rows.Batch]):
         for file in range(len(self.store.sizes)):
             weights = self.store.read([file], ["sample_weight"])["sample_weight"]
             counts += (weights == 0).sum(axis=0)
-        return counts[1:].tolist()
+        return counts.tolist()
 
     def to(self, device: torch.device) -> "StreamedImpressions":
         return replace(self, device=device)

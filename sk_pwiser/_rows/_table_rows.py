@@ -18,7 +18,11 @@ from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._groups import check_groups, number_groups
 from sk_pwiser._tasks._labels import SoftTargets, Targets, check_tasks
 from sk_pwiser._tasks._row_match import check_match
-from sk_pwiser._tasks._weights import combine_weights
+from sk_pwiser._tasks._weights import (
+    combine_weights,
+    n_unlabelled,
+    warn_about_left_out,
+)
 from sk_pwiser._utils._warnings import warn_user
 
 
@@ -151,6 +155,7 @@ def read_table(
     groups = given_rows.groups
     n_samples = len(targets.values)
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
+    warn_about_left_out(n_unlabelled(targets), n_samples, origin)
     targets, weights = combine_weights(targets, sample_weight)
     group_indices = check_groups(groups, n_samples)
     rows = CheckedRows(

@@ -12,8 +12,10 @@ from sk_pwiser._columns import _frames
 from sk_pwiser._utils._checks import did_you_mean
 from sk_pwiser._utils._warnings import warn_user
 
-# An amount that is so many times the median is probably a fault of the log.
-LARGEST_MULTIPLE = 1e9
+# A single amount that is more than this share of the total, and so many times the
+# median, is probably a fault of the log.
+LARGEST_SHARE = 0.5
+LARGEST_MULTIPLE = 1e3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,12 +369,15 @@ def _check_amounts(
     positive = amounts[happened & np.isfinite(amounts) & (amounts > 0)]
     largest = positive.max(initial=0.0)
     median = np.quantile(positive, 0.5, method="lower") if len(positive) else 0.0
-    if largest > LARGEST_MULTIPLE * median:
+    is_absurd = largest > LARGEST_MULTIPLE * median
+    # Of shares: the total of the largest numbers would overflow.
+    if is_absurd and largest > 0 and (positive / largest).sum() < 1 / LARGEST_SHARE:
         row = int(np.flatnonzero(happened & (amounts == largest))[0])
         warn_user(
             f"{sentence_start} contains the amount {largest:g} in row {row}, while "
-            f"the median is {median:g}: it decides on the mean alone. Set it to NaN if "
-            "it is a fault of the log."
+            f"the median is {median:g}: it decides on the mean alone, and counts in "
+            "`fit` as no more than others allow. Set it to NaN if it is a fault of the "
+            "log."
         )
     n_stray = int(np.count_nonzero(is_none & (amounts > 0)))
     if n_stray:

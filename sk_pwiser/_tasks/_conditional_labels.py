@@ -13,6 +13,19 @@ def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:
     return torch.stack([columns[p] if p >= 0 else ones for p in parents], dim=1)
 
 
+def has_label_of_parent(
+    sample_weight: Tensor | None, parents: Sequence[int]
+) -> Tensor | float:
+    """Return 1 where the task that each task presupposes has a label, or none exists.
+
+    A weight of 0 per row and task stands for a missing label.
+    """
+    if sample_weight is None or sample_weight.dim() == 1:
+        return 1.0
+    has_label = (sample_weight > 0).to(sample_weight.dtype)
+    return labels_of_parents(has_label, parents)
+
+
 def conditional_labels(y: Tensor, parents: Sequence[int]) -> Tensor:
     """Divide the labels of each task by those of its parent, at most to 1.
 

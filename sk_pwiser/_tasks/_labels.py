@@ -9,7 +9,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sk_pwiser._columns import _frames
-from sk_pwiser._tasks import _amounts, _tree
+from sk_pwiser._tasks import _amounts, _implied_labels, _tree
 
 # How arrays are read; their values are checked afterwards.
 READING = {"ensure_2d": False, "ensure_all_finite": False}
@@ -69,7 +69,7 @@ def names_of_columns(Y):
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
-    """Read labels; with "ignore", those of tasks after the first may be missing."""
+    """Read labels; with "ignore", some may be missing."""
     if Y is None:
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
@@ -80,15 +80,9 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = find_missing(labels)
     if missing is not None:
-        is_first_missing = missing.reshape(len(missing), -1)[:, :1]
-        fault = f"{input_name} contains NaN"
         if missing_labels == "error":
             hint = " With missing_labels='ignore', missing labels are left out."
-            hint = "" if is_first_missing.any() else hint
-            _raise_for_most(missing, columns, f"Input {fault}", hint)
-        if missing_labels == "ignore" and is_first_missing.any():
-            rule = f"The first task must have a label in every row: {fault}"
-            _raise_for_most(is_first_missing, columns, rule)
+            _raise_for_most(missing, columns, f"Input {input_name} contains NaN", hint)
         labels = labels.copy()
         labels[missing] = 0
     is_infinite = labels.dtype.kind == "f" and np.isinf(labels)
@@ -224,14 +218,26 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     return (labels == classes[1]).astype(np.float32)[:, np.newaxis], classes
 
 
-def binary_labels(labels, columns=None, classes=None, *, input_name="Y"):
+def binary_labels(labels, columns=None, classes=None, *, missing=None, input_name="Y"):
     """Return labels as 0 and 1, `(n_samples, n_tasks)`, and the classes of all tasks.
 
-    Those of one task are the two `classes`, by default the two labels found.
+    Those of one task are the two `classes`, by default the two labels found. Labels are
+    0 where they are `missing`, of the same shape.
     """
     if labels.ndim == 1 or labels.shape[1] == 1:
         labels = column_or_1d(labels)
-        return one_task_labels(labels, columns, classes, input_name=input_name)
+        if missing is None:
+            return one_task_labels(labels, columns, classes, input_name=input_name)
+        is_known = ~missing.ravel()
+        values = np.zeros((len(labels), 1), dtype=np.float32)
+        if not is_known.any():
+            if classes is None:
+                raise ValueError(f"{input_name} has no label in any row.")
+            return values, np.unique(classes)
+        values[is_known], classes = one_task_labels(
+            labels[is_known], columns, classes, input_name=input_name
+        )
+        return values, classes
     if classes is not None and not np.array_equal(np.unique(classes), [0, 1]):
         raise ValueError(
             "classes must be 0 and 1 for several tasks; got "
@@ -312,7 +318,7 @@ class Targets:
     classes: np.ndarray  # (n_tasks, 2), or (2,) for 1-D labels, in the user's dtype
     task_names: tuple
     parents: tuple  # index of the task that each presupposes, -1 for none
-    missing: np.ndarray | None = None  # none of the first task
+    missing: np.ndarray | None = None
     # The rows that each of these stands for; None if there are no labels.
     counts: np.ndarray | None = None
     learnt_values: _amounts.Values = _amounts.NO_VALUES
@@ -346,10 +352,8 @@ class Targets:
         )
 
     def without(self, left_out):
-        """Mark more labels as missing, but none of the first task."""
+        """Mark more labels as missing."""
         missing = left_out if self.missing is None else left_out | self.missing
-        missing = missing.copy()
-        missing[:, 0] = False
         if not missing.any():
             return self
         return replace(self, values=np.where(missing, 0, self.values), missing=missing)
@@ -381,8 +385,6 @@ class Targets:
             effect = "the network learns nothing about it"
             if len(labels) == 0:
                 fault = "has no label in any row"
-            elif weights is not None and not weights[:, k].any():
-                fault = "has weight 0 in every row"
             elif (labels == labels[0]).all():
                 fault = f"is {int(labels[0])} in every row"
                 effect = "the network can only learn this constant"
@@ -494,8 +496,13 @@ def check_targets(
     missing_labels="error",
     task_parents=_tree.CHAIN,
     value_tasks=None,
+    learnt_tasks=None,
 ):
-    """Check labels; `task_names` precede the columns' names, these `default_names`."""
+    """Check labels; `task_names` precede the columns' names, these `default_names`.
+
+    Missing labels of `learnt_tasks` that a later task implies are filled in, by default
+    as these rows say, see `fill_implied`.
+    """
     amount_columns = []
     value_names = ()
     _amounts.check_value_tasks(value_tasks)
@@ -506,9 +513,13 @@ def check_targets(
             Y, value_tasks, all_columns
         )
     labels, missing, columns = read_labels(Y, missing_labels)
-    values, classes = binary_labels(labels, columns, classes)
+    values, classes = binary_labels(labels, columns, classes, missing=missing)
+    missing = None if missing is None else missing.reshape(values.shape)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = _tree.read_task_parents(task_parents, names)
+    values, missing = _implied_labels.fill_implied(
+        values, missing, parents, learnt_tasks
+    )
     targets = Targets(
         values=values,
         classes=classes,

@@ -11,9 +11,10 @@ from sklearn.utils.random import sample_without_replacement
 from sk_pwiser._columns._frames import collected
 from sk_pwiser._tasks._amounts import split_columns
 from sk_pwiser._tasks._groups import sort_groups
+from sk_pwiser._tasks._implied_labels import implied_ones
 from sk_pwiser._tasks._labels import (
+    binary_labels,
     names_of_columns,
-    one_task_labels,
     read_labels,
     zero_one_labels,
 )
@@ -30,31 +31,31 @@ def funnel_depth(Y):
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing. The labels of a single task may have any two
-        values; the second one in increasing order counts as 1.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels may be
+        missing. The labels of a single task may have any two values; the second one in
+        increasing order counts as 1.
 
     Returns
     -------
     depth : ndarray of int of shape (n_samples,)
         From 0 (the first task is 0) to ``n_tasks`` (all tasks are 1). A label after a 0
-        does not count, so a conversion without a click has depth 0. If a label before
-        the first 0 is missing, the depth is unknown and is -1: for example, a click
-        with a missing conversion may have depth 1 or 2.
+        does not count, so a conversion without a click has depth 0. A missing label
+        before a 1 counts as 1, since the later event presupposes it. If any other label
+        before the first 0 is missing, the depth is unknown and is -1: for example, a
+        click with a missing conversion may have depth 1 or 2.
 
     Raises
     ------
     ValueError
-        If ``Y`` is neither 1-D nor 2-D, if a label is neither 0 nor 1, or if a label
-        of the first task is missing.
+        If ``Y`` is neither 1-D nor 2-D, or if a label is neither 0 nor 1.
 
     Examples
     --------
     >>> from sk_pwiser.model_selection import funnel_depth
     >>> funnel_depth([[0, 0], [1, 0], [1, 1], [0, 1]]).tolist()
     [0, 1, 2, 0]
-    >>> funnel_depth([[0, None], [1, None]]).tolist()
-    [0, -1]
+    >>> funnel_depth([[0, None], [1, None], [None, 0], [None, 1]]).tolist()
+    [0, -1, -1, 2]
     """
     return depth_in_tree(Y)
 
@@ -112,8 +113,8 @@ def funnel_holdout(
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing; rows of unknown depth are separate strata, as in
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels may be
+        missing; rows of unknown depth are separate strata, as in
         :class:`FunnelStratifiedKFold`. The labels of a single task may have any two
         values.
     test_size : float, default=0.25
@@ -147,8 +148,8 @@ def funnel_holdout(
     ------
     ValueError
         If ``test_size`` is outside (0, 1), if there are fewer than two rows or groups,
-        if a group is missing, if the groups have the index of `Y` in another order, if
-        a label is neither 0 nor 1, or if a label of the first task is missing.
+        if a group is missing, if the groups have the index of `Y` in another order, or
+        if a label is neither 0 nor 1.
 
     See Also
     --------
@@ -286,10 +287,15 @@ def funnel_strata(Y, task_parents=CHAIN, input_name="Y", hint=""):
         raise ValueError(f"{input_name} must hold the labels, got None.")
     labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)
     labels = labels.reshape(len(labels), -1)
-    has_one_task = labels.shape[1] == 1 and not np.isin(labels, [0, 1]).all()
-    if has_one_task and len(set(labels[:, 0].tolist())) == 2:
+    if missing is not None:
+        missing = missing.reshape(labels.shape)
+    known_labels = labels if missing is None else labels[~missing]
+    has_one_task = labels.shape[1] == 1 and not np.isin(known_labels, [0, 1]).all()
+    if has_one_task and len(set(known_labels.ravel().tolist())) == 2:
         # The labels of a single task may have any two values.
-        labels, _ = one_task_labels(labels[:, 0], columns, input_name=input_name)
+        labels, _ = binary_labels(
+            labels, columns, missing=missing, input_name=input_name
+        )
     else:
         labels = zero_one_labels(labels, columns, input_name=input_name, hint=hint)
     # One pass per column, since a cumulative product along short rows is much slower.
@@ -297,9 +303,14 @@ def funnel_strata(Y, task_parents=CHAIN, input_name="Y", hint=""):
     is_unknown = np.zeros(len(labels), dtype=bool)
     reached = []
     names = columns or [f"task_{k}" for k in range(labels.shape[1])]
-    for k, parent in enumerate(read_task_parents(task_parents, names)):
+    parents = read_task_parents(task_parents, names)
+    if missing is not None:
+        implied = implied_ones(labels, missing, parents)
+        labels = np.where(implied, 1, labels)
+        missing = missing & ~implied
+    for k, parent in enumerate(parents):
         eligible = np.ones(len(labels), dtype=bool) if parent < 0 else reached[parent]
-        if missing is not None and k:
+        if missing is not None:
             is_unknown |= eligible & missing[:, k]
         reached.append(eligible & (labels[:, k] == 1))
         depth[reached[k]] = k + 1

@@ -7,6 +7,7 @@ import numpy as np
 from sk_pwiser._columns._frames import collected
 from sk_pwiser._tasks._labels import check_order, names_of_columns, read_array
 from sk_pwiser._tasks._tree import chain_parents
+from sk_pwiser._utils._warnings import warn_user
 
 
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
@@ -48,6 +49,22 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
     return _as_rows(weights)
 
 
+def n_unlabelled(targets):
+    """Return the number of rows without the label of any task."""
+    if targets.missing is None:
+        return 0
+    return int(targets.missing.all(axis=1).sum())
+
+
+def warn_about_left_out(n_rows, n_all, rows_name):
+    """Warn about rows that are left out since they have no label."""
+    if n_rows:
+        warn_user(
+            f"{n_rows:,} of {n_all:,} rows in {rows_name} have no label of any task "
+            "and are left out."
+        )
+
+
 def combine_weights(targets, sample_weight, *, is_part=False):
     """Check weights, and return labels, missing where these are 0, and joint weights.
 
@@ -66,6 +83,8 @@ def combine_weights(targets, sample_weight, *, is_part=False):
             label_weights *= weights.reshape(len(weights), -1)
         weights = label_weights
     if weights is not None and not is_part and not weights.any():
+        if sample_weight is None:
+            raise ValueError("Y has no label in any row.")
         raise ValueError("sample_weight must not be zero for every known label.")
     return targets, weights
 
@@ -167,6 +186,10 @@ def row_weights(weights):
     return None if (largest == largest[0]).all() else largest
 
 
+# Of the events of its parent, if no row has the labels of both tasks.
+LARGEST_SHARE = 0.99
+
+
 def base_rates(y, weights=None, parents=None):
     """Return the rate of each task, above 0 and below the rate of its parent.
 
@@ -186,8 +209,14 @@ def base_rates(y, weights=None, parents=None):
             n_eligible = n_events[parent] if parent >= 0 else total
         else:
             w = weights[:, k].astype(np.float64)
-            if parent > 0:  # the label of the first task is always known
-                w *= weights[:, parent] > 0
+            if parent >= 0:
+                has_both = w * (weights[:, parent] > 0)
+                if not has_both.any() and w.any():
+                    # Such as in two logs, each with one of the labels.
+                    rate = (w @ y[:, k] + 0.5) / (w.sum() + 1.0)
+                    rates.append(min(rate, LARGEST_SHARE * rates[parent]))
+                    continue
+                w = has_both
             n_happened = w @ y[:, k]
             total = w.sum()
             n_eligible = w @ y[:, parent] if parent >= 0 else total

@@ -47,6 +47,8 @@ def copy_states(net: Any, *parts: str) -> dict[str, Any]:
 def set_states(net: Any, states: Mapping[str, Any]) -> None:
     """Set the states of parts of a net that has the same parameters."""
     for part, state in states.items():
+        if part == "optimizer":
+            net.optimize_new_parameters()  # a loaded network may have more
         getattr(net, PARTS[part]).load_state_dict(state)
 
 

@@ -73,6 +73,7 @@ def continue_from(net: MultiTaskNet, earlier_net: MultiTaskNet) -> None:
             "describe a different network, loss or weighting: "
             f"{'; '.join(changed) or error}."
         ) from error
+    net.optimize_new_parameters()
     has_same_state = _have_same_state(net.optimizer_, earlier_net.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier_net.lr
     net.schedules_ = list(earlier_net.schedules_) if keeps_schedules else []

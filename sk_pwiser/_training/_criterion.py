@@ -129,7 +129,12 @@ class MultiTaskCriterion(nn.Module):
         for aux_losses in head_losses[1:]:
             losses = losses + output.aux_weight * aux_losses
         if self.training and self.leans_on_parents:
-            losses = losses + self._prior_losses(all_heads[0], y, targets, weights)
+            has_parent_label = _conditional_labels.has_label_of_parent(
+                sample_weight, self.parents
+            )
+            losses = losses + self._prior_losses(
+                all_heads[0], y, targets, weights, has_parent_label=has_parent_label
+            )
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
         extras: list[Tensor] = []
@@ -175,6 +180,11 @@ class MultiTaskCriterion(nn.Module):
             self.n_rows.add_(n_counted.to(self.sums.device))
             n_events = rows_per_weight * events.sum(dim=0)
         self.n_events.add_(n_events.to(self.sums.device))
+        # Events of rows that lack the label of the parent are no share of its events.
+        has_parent_label = _conditional_labels.has_label_of_parent(
+            weights, self.parents
+        )
+        events = events * has_parent_label
         sums = torch.stack([events.sum(dim=0), parent_events.sum(dim=0)])
         self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
 
@@ -209,7 +219,7 @@ class MultiTaskCriterion(nn.Module):
         events, parent_events = self.sums
         row = self._weight_of_three_rows() / 3.0
         rates = (events + row / 2) / (parent_events + row)
-        # Rows that lack the label of the parent may have that of the task.
+        # Labels may break the funnel.
         rates = rates.clamp(max=1 - 1e-6)
         rates_so_far: list[float] = self._over_impressions(rates.unsqueeze(0))[
             0
@@ -230,17 +240,25 @@ class MultiTaskCriterion(nn.Module):
         return rates
 
     def _prior_losses(
-        self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None
+        self,
+        heads: Tensor,
+        y: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        *,
+        has_parent_label: Tensor | float,
     ) -> Tensor:
         """Return what the losses gain if the labels are shrunk towards the prior.
 
         The shrunk labels have the mean of the labels, so that the mean prediction does
-        not change. A task without a parent keeps its labels.
+        not change. A task without a parent keeps its labels, and so does a row that
+        lacks the label of the parent.
         """
         events, parent_events = self.sums
         # Without an event of the parent, no label is shrunk.
         rates = (events / parent_events.clamp(min=1e-9)).clamp(max=1.0)
         shares = self._has_parent * LEAN_EVENTS / (LEAN_EVENTS + self.n_events)
+        shares = shares * has_parent_label
         expected = rates * _conditional_labels.labels_of_parents(y, self.parents)
         shrunk = targets + shares * (expected - targets)
         row_losses = self.loss.row_losses(heads, shrunk)

@@ -127,6 +127,7 @@ class FirstStage:
     n_decay: int  # from the full rate to 0, of which training may use the first ones
     stop_reason: str
     level: list[float] | None  # log-odds that the last rows in time have added
+    n_amount_epochs: int = 0  # of the network of values, after those of the events
 
     @classmethod
     def of(
@@ -136,6 +137,7 @@ class FirstStage:
         *,
         stop_reason: str,
         level: list[float] | None,
+        n_amount_epochs: int = 0,
     ) -> "FirstStage":
         """Return what the early stopping of a new net has found."""
         n_epochs = best_epoch
@@ -152,6 +154,7 @@ class FirstStage:
             n_decay=n_decay,
             stop_reason=stop_reason,
             level=level,
+            n_amount_epochs=n_amount_epochs,
         )
 
 

@@ -76,14 +76,18 @@ def read_heads(net: Any, rows: TrainingRows) -> Heads:
     weights = rows.column("sample_weight")
     if weights is None:
         weights = torch.ones(len(y), 1)
-    weights = weights.cpu().view(len(y), -1).expand_as(y).clone()
+    label_weights = weights.cpu().view(len(y), -1).expand_as(y)
+    weights = label_weights.clone()
     for task, parent in enumerate(net.module_.spec.event_parents):
         if parent >= 0:
             # Labels that are not known yet are missing in rows with the parent only.
             happened = y[:, parent] == 1
             labelled, with_parent = weights[happened][:, [task, parent]].sum(dim=0)
             share = (labelled / with_parent).nan_to_num(1.0)
-            weights[~happened, task] *= 0 if given_parents else share
+            lacks_parent = label_weights[:, parent] == 0
+            weights[~happened & ~lacks_parent, task] *= 0 if given_parents else share
+            if given_parents:
+                weights[lacks_parent, task] = 0
     return Heads(logits, y, weights, given_parents)
 
 

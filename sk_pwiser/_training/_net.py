@@ -1,6 +1,6 @@
 """The private skorch net: the training loop and its history."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
@@ -59,6 +59,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     is_interrupted_ = False  # and has kept its epochs
     # Of a fit of two stages, if this is the net of the second one.
     first_stage: FirstStage | None = None
+    n_amount_epochs_ = 0  # of the network of values, after those of the events
     # Mean probabilities before training, if it began with the weights of another net.
     start_rates_: tuple[list[float], ...] = ()
 
@@ -153,6 +154,19 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if group["params"] and "weight_decay" in group:
                 kind = kinds[group["params"][0]]
                 group["weight_decay"] = decay_of_kind.get(kind, decay)
+
+    def optimize_new_parameters(self) -> None:
+        """Add parameters that the network has had since the optimiser was built."""
+        groups = self.optimizer_.param_groups
+        optimized = {p for group in groups for p in group["params"]}
+        kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
+        group_of_kind = {
+            kinds[group["params"][0]]: group for group in groups if group["params"]
+        }
+        for parameter in self.module_.parameters():
+            if parameter not in optimized:
+                group = group_of_kind.get(kinds[parameter], groups[-1])
+                group["params"].append(parameter)
 
     def partial_fit(self, X: EncodedData, checkpoints: Checkpoints | None) -> None:
         """Train on `X.train`, and measure the other rows after every epoch."""
@@ -333,8 +347,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if not np.isfinite(loss):
             raise _divergence.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
-        for task, count in zip(self.task_names[1:], n_missing, strict=False):
-            self.history.record(f"{prefix}_missing_{task}", count)
+        for task, count in zip(self.task_names, n_missing, strict=False):
+            if count or task != self.task_names[0]:  # which is rarely missing
+                self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             all_logits = iterator.in_row_order(torch.cat(logits))
             _validation_figures.record_validation(self, prefix, rows, all_logits)
@@ -423,6 +438,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def sum_over_workers(self, rows: TrainingRows, sums: Tensor) -> Tensor:
         """Return sums over rows; over those of all workers, if they share the rows."""
         return sums
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum gradients over all workers, if several train the network."""
 
     def _set_training(self, training: bool = True) -> None:
         """Set the mode of all modules if it changes: this slows down single rows."""

@@ -35,6 +35,7 @@ from sk_pwiser._settings import (
 from sk_pwiser._tasks._amounts import Values
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._tasks._labels import SoftTargets, Targets
+from sk_pwiser._training._pwiser_weight import WeightTrial
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, VectorSpec
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
@@ -105,8 +106,11 @@ def statistic_labels(
         assert exposure is not None
         cells = combinations_of(exposure, schema.exposure_sizes())
         labels.append(scores[cells][:, np.newaxis])
-        # The labels of the first task are known in all rows.
-        label_weights.append(task_weights[:, :1])
+        # How a row was shown needs no label: rows count as for the first task, or as
+        # most for any if it has no label.
+        first = task_weights[:, :1]
+        largest = task_weights.max(axis=1, keepdims=True)
+        label_weights.append(np.where(first > 0, first, largest))
     return np.hstack(labels), np.hstack(label_weights)
 
 
@@ -141,6 +145,7 @@ class Schema:
     selection: str = ""  # parameters by which the first fit chose the statistics
     category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
     value_scales: tuple[float, ...] = ()  # mean amounts, by which amounts are divided
+    weight_trial: WeightTrial | None = None  # of the first fit
 
     @classmethod
     def of(
@@ -509,4 +514,11 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Values, Schema)
+STATE_CLASSES = (
+    *COLUMN_CLASSES,
+    SoftTargets,
+    Targets,
+    Values,
+    WeightTrial,
+    Schema,
+)

@@ -143,7 +143,7 @@ def score_validation(
     y = rows.column("y").round()
     weights = rows.column("sample_weight")
     if weights is not None and weights.dim() == 2:
-        y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
+        y = y.where(weights > 0, torch.nan)
     # In double: those near 1 would be equal, and 1 minus them would have few digits.
     probabilities = logits.cpu().double().sigmoid()
     if negative_rate < 1:

@@ -34,6 +34,8 @@ class ValueTerms(nn.Module):
     squared_logs : Tensor of shape (n_values,)
         Sums of squared deviations of the logarithms of amounts over predictions, over
         all rows so far.
+    largest_amounts : Tensor of shape (n_values,)
+        Amounts above them count as these.
     log_moves : Tensor of shape (n_values,)
         Logarithms of the factors by which the level has moved since the first fit.
         Training adds them to the scores, which would otherwise learn the moves again.
@@ -56,6 +58,8 @@ class ValueTerms(nn.Module):
         self.log_gaps = nn.Buffer(torch.full((len(self.names),), torch.nan))
         self.squared_logs = nn.Buffer(torch.zeros(len(self.names)))
         self.log_moves = nn.Buffer(torch.zeros(len(self.names)))
+        # Larger amounts count as these, see `_amount_epochs.limit_amounts`.
+        self.largest_amounts = nn.Buffer(torch.full((len(self.names),), torch.inf))
         # On the device, and changed in place, as graphs require.
         self._totals = nn.Buffer(torch.zeros(len(self.names)), persistent=False)
         self._n_rows = nn.Buffer(torch.zeros(()), persistent=False)
@@ -68,6 +72,7 @@ class ValueTerms(nn.Module):
             "log_gaps": torch.full_like(self.log_gaps, torch.nan),
             "squared_logs": torch.zeros_like(self.squared_logs),
             "log_moves": torch.zeros_like(self.log_moves),
+            "largest_amounts": torch.full_like(self.largest_amounts, torch.inf),
         }
         for name, default in defaults.items():
             state_dict.setdefault(prefix + name, default)
@@ -98,6 +103,7 @@ class ValueTerms(nn.Module):
         Divided by the size of the batch, the losses of the rows with the event add up
         to the log-likelihood, as those of conditional heads do.
         """
+        amounts = amounts.minimum(self.largest_amounts.to(amounts.device))
         weights = torch.ones_like(amounts)
         if sample_weight is not None:
             columns = [max(parent, 0) for parent in self.parents]

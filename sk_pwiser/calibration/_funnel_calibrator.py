@@ -254,11 +254,11 @@ class FunnelCalibrator(
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             Impressions. With `cv=None`, rows that the estimator was not trained on.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels: 0 or 1; any two labels for a single task. Labels of tasks after the
-            first may be missing (NaN). A missing label is 0 where the task that it
-            presupposes is 0; where that one is 1, the known labels stand for the
-            missing ones. If the task presupposes no other one, such rows take no part
-            in its curve. It may have the columns of amounts of an estimator with
+            Labels: 0 or 1; any two labels for a single task. They may be missing (NaN).
+            A missing label is 0 where the task that it presupposes is 0; where that one
+            is 1, the known labels stand for the missing ones. If the task presupposes
+            no other one, or its label is missing as well, such rows take no part in its
+            curve. It may have the columns of amounts of an estimator with
             `value_tasks`, to which the levels of predicted amounts are then fitted.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
@@ -430,10 +430,12 @@ class FunnelCalibrator(
                     f"{n_tasks}."
                 )
             _responses.check_same_tasks(n_tasks, columns or [], names)
-        labels, classes = binary_labels(values, columns, classes, input_name="y")
+        labels, classes = binary_labels(
+            values, columns, classes, missing=missing, input_name="y"
+        )
         labels = labels.astype(np.float64)
         if missing is not None:
-            labels[missing] = np.nan
+            labels[missing.reshape(labels.shape)] = np.nan
         return labels, classes, columns
 
     def _read_amounts(self, y: Any, labels: np.ndarray) -> np.ndarray:

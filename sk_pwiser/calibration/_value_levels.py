@@ -9,8 +9,12 @@ from sklearn.pipeline import Pipeline
 
 from sk_pwiser import _responses
 
-# The level of calibration rows is followed by half with so many amounts.
+# The level of calibration rows is followed by half with so many amounts, if their
+# deviations from the predicted means are as large as these means.
 LEVEL_AMOUNTS = 100.0
+# Amounts whose deviations are as large as the predicted means, before any are seen: one
+# or two say nothing of how much amounts vary.
+PRIOR_AMOUNTS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class ValueRows:
     def log_factors(self, rows: Any = slice(None)) -> np.ndarray:
         """Return the logarithms of observed over predicted totals, `(n_values,)`.
 
-        They are shrunk to 0 by the number of amounts.
+        They are shrunk to 0 as far as amounts are few or vary.
         """
         amounts = self.amounts[rows]
         means = self.means[rows]
@@ -40,7 +44,16 @@ class ValueRows:
         ratio = np.divide(
             observed, predicted, out=np.ones_like(observed), where=has_total
         )
-        return n_amounts / (n_amounts + LEVEL_AMOUNTS) * np.log(ratio)
+        # Relative deviations of the amounts from the means at their own level.
+        errors = np.where(counts, amounts - ratio * means, 0.0)
+        mean_observed = observed / np.where(has_total, (weight * counts).sum(axis=0), 1)
+        relative = np.divide(
+            errors, mean_observed, out=np.zeros_like(errors), where=mean_observed > 0
+        )
+        squares = np.square(relative).sum(axis=0)
+        variance = (squares + PRIOR_AMOUNTS) / (n_amounts + PRIOR_AMOUNTS)
+        share = n_amounts / (n_amounts + LEVEL_AMOUNTS * variance)
+        return share * np.log(ratio)
 
     def log_factors_by_group(
         self, index: Mapping[Any, int], group: np.ndarray, log_factors: np.ndarray

@@ -365,6 +365,10 @@ class WorkerNet(MultiTaskNet):
         """Return sums over the rows of all workers, unless each of them has all."""
         return self.workers.sum_numbers(sums) if isinstance(rows, Shard) else sums
 
+    def sum_gradients(self, parameters: Any) -> None:
+        """Sum gradients over all workers."""
+        self.workers.sum_gradients(parameters, ())
+
     def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """Run the network on rows of this worker, with the worker's random numbers."""
         with _random.active(self.generators), self._own_global_generators():

@@ -272,13 +272,14 @@ def _value_figures(
         return []
     observed = predictions.observed_amounts(Y, value_tasks)
     predicted = np.reshape(estimator.predict_value(X), observed.shape)
+    weights = predictions.amount_weights(Y, value_tasks, observed, weight)
     figures = []
     for index, name in enumerate(predictions.value_names()):
         rows = ~np.isnan(observed[:, index])
         amounts = observed[rows, index]
         if len(amounts) == 0 or np.ptp(amounts) == 0:
             continue  # there is no order, and perhaps no total
-        options = {"sample_weight": weight[rows]}
+        options = {"sample_weight": weights[rows, index]}
         gini = normalized_gini(amounts, predicted[rows, index], **options)
         ratio = predicted_over_observed(amounts, predicted[rows, index], **options)
         figures.append(
@@ -286,7 +287,7 @@ def _value_figures(
                 "value": name,
                 "rows": len(amounts),
                 "amounts above 0": int(np.count_nonzero(amounts)),
-                "mean": _text(float(np.average(amounts, weights=weight[rows]))),
+                "mean": _text(float(np.average(amounts, weights=weights[rows, index]))),
                 "Gini": _text(gini),
                 "predicted / observed total": _text(ratio),
             }

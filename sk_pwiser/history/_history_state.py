@@ -54,7 +54,7 @@ def read_history_labels(
         y, amount_columns, value_names = _amounts.split_columns(
             y, values, _labels.names_of_columns(y), parameter="values", input_name="y"
         )
-    labels, missing, columns = _labels.read_labels(y, "any", input_name="y")
+    labels, missing, columns = _labels.read_labels(y, "ignore", input_name="y")
     labels = labels.reshape(len(labels), -1)
     check_match(table.X, len(labels), y=y)
     n_tasks = labels.shape[1]

@@ -128,7 +128,7 @@ class FunnelScoreDisplay:
         Parameters
         ----------
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1. Labels of tasks after the first may be missing.
+            Labels, 0 or 1. They may be missing.
         P : array-like of shape (n_samples, n_tasks) or (n_samples,), or list
             Probabilities over impressions, as returned by `predict_proba`.
         task : int or str, default=-1

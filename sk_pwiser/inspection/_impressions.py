@@ -60,9 +60,8 @@ def describe_impressions(
         Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, but
         not sparse. Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing. Beside them the columns of amounts that
-        ``value_tasks`` names.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels may be
+        missing. Beside them the columns of amounts that ``value_tasks`` names.
     time : str or array-like of shape (n_samples,), default=None
         The name of a column of ``X``, or the times of the rows: dates, or numbers of
         any unit. With times, rates are shown by period, and the last period is compared

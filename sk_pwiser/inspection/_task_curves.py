@@ -109,7 +109,7 @@ class TaskCurvesDisplay:
         Parameters
         ----------
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1. Labels of tasks after the first may be missing.
+            Labels, 0 or 1. They may be missing.
         P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
             Probabilities over impressions as `predict_proba` returns them: an array, a
             list of arrays (n_samples, 2), or a dict of these by model.

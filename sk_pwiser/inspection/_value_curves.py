@@ -40,13 +40,15 @@ def read_amounts(
         )
     names = predictions.value_names()
     index = find_value(value, names)
-    observed = predictions.observed_amounts(Y, value_tasks)[:, index]
+    amounts = predictions.observed_amounts(Y, value_tasks)
+    observed = amounts[:, index]
     predicted = np.asarray(estimator.predict_value(X), dtype=np.float64)
     predicted = predicted.reshape(len(observed), -1)[:, index]
     weight = None
     rows = ~np.isnan(observed)
-    if sample_weight is not None:
-        weight = np.asarray(sample_weight, dtype=np.float64)[rows]
+    if sample_weight is not None or not rows.all():
+        weights = predictions.amount_weights(Y, value_tasks, amounts, sample_weight)
+        weight = weights[rows, index]
     return Amounts(observed[rows], predicted[rows], weight, names[index])
 
 

@@ -93,8 +93,7 @@ def read_targets(
 
     `classes` are those of a single task in an earlier fit.
     """
-    # Here any task may lack its label, also the first: the tasks need not be a funnel.
-    allowed = "any" if missing_labels == "ignore" and np.ndim(y) == 2 else "error"
+    allowed = "ignore" if missing_labels == "ignore" and np.ndim(y) == 2 else "error"
     labels, missing, columns = read_labels(y, allowed, input_name="y")
     labels = labels.reshape(len(labels), -1)
     n_tasks = labels.shape[1]

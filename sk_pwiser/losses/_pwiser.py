@@ -137,12 +137,12 @@ def rows_by_depth(
 ) -> Tensor:
     """Return a bool mask, (n_tasks + 1, batch), of the rows at each depth.
 
-    A weight of 0 for a task after the first stands for a missing label. A row is at no
-    depth if its labels break the funnel, or if a label before the first 0 is missing.
+    A weight of 0 for a task stands for a missing label. A row is at no depth if its
+    labels break the funnel, or if a label before the first 0 is missing.
     The funnel consists of the tasks of `path`, by default of all tasks.
     """
     tasks = range(y.shape[1]) if path is None else path
-    happened, may_lack = _labels_by_depth(len(tasks), tasks[0] == 0, y.device)
+    happened, may_lack = _labels_by_depth(len(tasks), y.device)
     # A row is at a depth if all its labels are those of the depth: others break the
     # funnel.
     fits_depth = _rows(y, tasks).unsqueeze(1) == happened
@@ -153,19 +153,16 @@ def rows_by_depth(
 
 
 @cache
-def _labels_by_depth(
-    n_tasks: int, starts_with_first: bool, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _labels_by_depth(n_tasks: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the labels at each depth, and which of them may be missing.
 
     Both tensors have shape `(n_tasks, n_tasks + 1, 1)`. Labels after the first 0 may be
-    missing. The first task has a label in every row.
+    missing.
     """
     task = torch.arange(n_tasks).view(-1, 1, 1)
     depth = torch.arange(n_tasks + 1)
     happened = task < depth.unsqueeze(1)
     may_lack = task > depth.unsqueeze(1)
-    may_lack[0] |= starts_with_first
     return happened.to(device), may_lack.to(device)
 
 

@@ -78,9 +78,9 @@ def make_task_scorer(
     ``Y``, of shape (n_samples, n_tasks) or (n_samples,), contains 0 and 1. For a single
     task it may contain the two ``classes_`` of the estimator instead; the second is the
     event. The metric receives 0 and 1. If the estimator has
-    ``missing_labels="ignore"``, labels of tasks after the first may be missing; the
-    score of a task leaves out the rows without a label. Labels and weights are checked
-    as in ``fit``, with the same errors.
+    ``missing_labels="ignore"``, labels may be missing; the score of a task leaves out
+    the rows without a label. Labels and weights are checked as in ``fit``, with the
+    same errors.
 
     ``predict_proba`` of the estimator may return an array of shape (n_samples,
     n_tasks), a list of ``n_tasks`` arrays of shape (n_samples, 2), or for one task an

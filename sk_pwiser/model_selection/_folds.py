@@ -71,9 +71,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
     together with the next shallower depth, or the shallowest depth with the next deeper
     one. One ``UserWarning`` lists these depths and their numbers of rows.
 
-    Labels of tasks after the first may be missing. Rows of unknown depth form separate
-    strata, one for each number of tasks that are known to be 1, so that every fold has
-    the same share of them.
+    Labels may be missing; a missing label before a 1 counts as 1. Rows of unknown depth
+    form separate strata, one for each number of tasks that are known to be 1, so that
+    every fold has the same share of them.
 
     Examples
     --------
@@ -112,9 +112,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
         X : array-like of shape (n_samples, n_features)
             Only its length is used; ``np.zeros(n_samples)`` is sufficient.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1; the tasks in funnel order. Labels of tasks after the first
-            may be missing. The labels of a single task may have any two values. It may
-            also have the `value_columns`.
+            Labels, 0 or 1; the tasks in funnel order. They may be missing. The labels
+            of a single task may have any two values. It may also have the
+            `value_columns`.
         groups : object, default=None
             Ignored; exists for compatibility.
 
@@ -126,9 +126,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Raises
         ------
         ValueError
-            If a label is neither 0 nor 1, if a label of the first task is missing, if
-            ``X`` and ``y`` have different lengths, or if there are fewer rows than
-            folds.
+            If a label is neither 0 nor 1, if ``X`` and ``y`` have different lengths, or
+            if there are fewer rows than folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
         X = collected(X)
@@ -177,9 +176,8 @@ class FunnelTimeSplit(BaseCrossValidator):
     -----
     Test parts are consecutive periods at the end of the log, of ``n_samples //
     (n_splits + 1)`` rows each, up to rows of equal time. A part with fewer than
-    `min_conversions` conversions begins earlier. Labels of tasks after the first may be
-    missing. A row counts as a conversion if the last task and all that it presupposes
-    are known to be 1.
+    `min_conversions` conversions begins earlier. Labels may be missing. A row counts as
+    a conversion if the last task is known to be 1, and none that it presupposes is 0.
 
     Examples
     --------

@@ -55,7 +55,7 @@ class ValueScorer:
 
     It is the normalised Gini coefficient ("gini"), the predicted over the observed
     total ("ratio"), or minus the distance of this ratio from 1 ("error"). Rows whose
-    amount is unknown are left out.
+    amount is unknown are left out, and others with the event stand for them.
     """
 
     def __init__(self, score: str, index: int, value_tasks: Mapping[Any, Any]) -> None:
@@ -72,7 +72,12 @@ class ValueScorer:
         predicted = np.asarray(estimator.predict_value(X), dtype=np.float64)
         predicted = predicted.reshape(len(observed), -1)[:, self.index]
         rows = ~np.isnan(observed)
-        weight = None if sample_weight is None else np.asarray(sample_weight)[rows]
+        weight = None
+        if sample_weight is not None or not rows.all():
+            weights = predictions.amount_weights(
+                Y, self.value_tasks, amounts, sample_weight
+            )
+            weight = weights[rows, self.index]
         score = normalized_gini if self.score == "gini" else predicted_over_observed
         result = score(observed[rows], predicted[rows], sample_weight=weight)
         return -abs(result - 1) if self.score == "error" else result

@@ -1,6 +1,7 @@
 """The base class of the networks, what they return, and what their losses read."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -168,6 +169,9 @@ class MultiTaskNetwork(nn.Module):
     value_slope : Tensor of shape (n_values,), or None
         Factors of the scores of values before `value_offset` is added; see
         :meth:`shrink_values`.
+    value_network : MultiTaskNetwork, or None
+        The network whose heads are the scores of values, None for this network; see
+        :meth:`split_values`.
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
@@ -208,6 +212,7 @@ class MultiTaskNetwork(nn.Module):
     level_offset: Tensor | None
     value_offset: Tensor | None
     value_slope: Tensor | None
+    value_network: "MultiTaskNetwork | None"
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
@@ -222,6 +227,7 @@ class MultiTaskNetwork(nn.Module):
         self.register_buffer("level_offset", None)
         self.register_buffer("value_offset", None)
         self.register_buffer("value_slope", None)
+        self.register_module("value_network", None)
 
     def __call__(
         self,
@@ -270,6 +276,9 @@ class MultiTaskNetwork(nn.Module):
         value_scores = None
         if self.spec.value_parents:
             output, value_scores = self._without_values(output)
+            if self.value_network is not None:
+                value_scores = self._scores_of_values(codes, numeric)
+            value_scores = self._at_level(value_scores)
             logits = output.logits
         heads = output.conditional_logits
         parents = self.spec.event_parents
@@ -326,11 +335,6 @@ class MultiTaskNetwork(nn.Module):
                 f"events and {self.n_tasks - n_events} values; got {n_heads}."
             )
         scores = at_least_float32(heads[:, n_events:])
-        # Training compares the scores without their factors with the amounts: a head of
-        # mean logarithms would otherwise unlearn its own in each update.
-        if self.value_offset is not None and not self.training:
-            offset, slope = self._value_buffers()
-            scores = scores * slope + offset
         aux_logits = output.aux_logits
         # The criterion refuses other types.
         if isinstance(aux_logits, list | tuple):
@@ -343,6 +347,82 @@ class MultiTaskNetwork(nn.Module):
                 conditional_logits=output.conditional_logits[:, :n_events]
             )
         return event_output, scores
+
+    def _at_level(self, scores: Tensor) -> Tensor:
+        """Return the scores of values with their slopes and factors in predictions."""
+        # Training compares the scores without their factors with the amounts: a head of
+        # mean logarithms would otherwise unlearn its own in each update.
+        if self.value_offset is None or self.training:
+            return scores
+        offset, slope = self._value_buffers()
+        return scores * slope + offset
+
+    def split_values(self) -> "MultiTaskNetwork":
+        """Give the values a network of their own, a copy of this one, and return it.
+
+        What it learns does not change the events. The input layer, whose embeddings the
+        values are too few for, and whose size is that of the vocabularies, is the same.
+
+        Returns
+        -------
+        MultiTaskNetwork
+            The network of the values, also if there is one already.
+        """
+        if self.value_network is not None:
+            return self.value_network
+        # The input layer is no module of the copy: states have each tensor once, and
+        # tables grow in one place.
+        shared = {id(part): part for part in (self.input_layer, self.spec)}
+        copied = deepcopy(self, shared)
+        for name in ("input_layer", "exposure_terms", "value_network"):
+            copied._modules.pop(name, None)
+        copied.__dict__["input_layer"] = self.input_layer
+        for name in ("level_offset", "value_offset", "value_slope"):
+            copied.register_buffer(name, None)
+        # The last one: the parameters of the events stay the first.
+        del self.value_network
+        self.value_network = copied
+        return copied
+
+    def value_scores(
+        self,
+        codes: Tensor,
+        numeric: Tensor,
+        bags: Bags | None = None,
+        *,
+        exposure_offset: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scores of values that training compares with the amounts.
+
+        They are those of the network of values, without the events.
+
+        Parameters
+        ----------
+        codes : Tensor of shape (batch, n_category_columns)
+            Category codes.
+        numeric : Tensor of shape (batch, n_numeric)
+            Numeric inputs: scaled values, or positions for inputs with bins.
+        bags : Bags, default=None
+            The entries of the list columns, if there are any.
+        exposure_offset : Tensor of shape (batch, n_tasks), default=None
+            Not read: how a row was shown changes its events alone.
+
+        Returns
+        -------
+        Tensor of shape (batch, n_values)
+            Logarithms of the mean amounts, without slopes and factors of the level.
+        """
+        if bags is not None:
+            numeric = self.input_layer.with_sums(codes, numeric, bags)
+        return self._scores_of_values(codes, numeric)
+
+    def _scores_of_values(self, codes: Tensor, numeric: Tensor) -> Tensor:
+        assert self.value_network is not None
+        output = self.value_network.forward(codes, numeric)
+        heads = output.conditional_logits
+        if heads is None:
+            heads = output.logits
+        return at_least_float32(heads[:, self.spec.n_events :])
 
     def _as_shown(
         self, logits: Tensor, heads: Tensor | None, exposure_offset: Tensor
@@ -478,6 +558,8 @@ class MultiTaskNetwork(nn.Module):
             self.shift_level(torch.zeros(self.spec.n_events))
         if self.value_offset is None and f"{prefix}value_offset" in state_dict:
             self._value_buffers()
+        if any(name.startswith(f"{prefix}value_network.") for name in state_dict):
+            self.split_values()
         if self.value_slope is not None:
             # Files of early development versions have no slopes.
             no_change = torch.ones_like(self.value_slope)
@@ -506,6 +588,8 @@ class MultiTaskNetwork(nn.Module):
         bags = [bag._replace(n_vectors=n) for bag, n in sizes]
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
         self.input_layer.set_tables(cardinalities, weights, bags)
+        if self.value_network is not None:
+            self.value_network.spec = self.spec
 
     def set_vectors(self, vectors: Sequence[VectorSpec]) -> None:
         """Replace the vectors of category values, in place.

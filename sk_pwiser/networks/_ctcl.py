@@ -176,9 +176,10 @@ def consistency_loss(
     if weights is not None:
         weights = weights.view(len(targets), -1)
         if target_logits is not None:
-            # Predictions need no label: rows count as for the first task, which has
-            # one in every row.
-            weights = weights[:, :1]
+            # Predictions need no label: rows count as for the first task, or as most
+            # for any if it has no label.
+            first = weights[:, :1]
+            weights = first.where(first > 0, weights.amax(dim=1, keepdim=True))
     means: list[list[Tensor]] = [[] for _ in range(targets.shape[1])]
     for (source, target), logits in transfers.items():
         # The loss takes one column per task, of which that of the target counts.

@@ -242,7 +242,7 @@ def merge_estimators(
         they are rows of the sampled log, as in `fit`.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
         Their labels, required by `objective="log_loss"` and `realign=True`. If the base
-        has `missing_labels="ignore"`, labels of tasks after the first may be missing.
+        has `missing_labels="ignore"`, labels may be missing.
     objective : {"log_loss", "entropy"} or None, default="log_loss"
         The objective: the mean over rows and tasks of the log loss, 0 where the label
         is missing, or of the entropy of the predictions, which needs no labels but is

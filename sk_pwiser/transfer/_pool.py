@@ -55,8 +55,8 @@ def select_estimators(
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions that no estimator was trained on.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Their labels. If the first estimator has `missing_labels="ignore"`, labels of
-        tasks after the first may be missing; scorers leave them out.
+        Their labels. If the first estimator has `missing_labels="ignore"`, labels may
+        be missing; scorers leave them out.
     n_select : int
         Number of estimators to select.
     scoring : callable, default=None

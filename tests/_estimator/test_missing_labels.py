@@ -147,12 +147,11 @@ def test_target_statistics_of_known_labels():
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_the_first_task_has_a_label_in_every_row(earlier, method):
-    earlier.set_params(missing_labels="ignore")
-    message = "The first task must have a label in every row: Y .* 'click', .* row 2"
+def test_the_message_names_the_parameter(earlier, method):
+    message = "Y contains NaN: 1 in column 'click', .* row 2. With missing_labels='ign"
     no_click = Y.astype(float).mask(np.arange(2 * len(Y)).reshape(-1, 2) == 4)
     refuses(earlier, ValueError, message, Y=no_click, method=method)
-    refuses(ignoring(), ValueError, message, Y=no_click["click"])
+    refuses(small(), ValueError, message, Y=no_click["click"])
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
@@ -236,6 +235,6 @@ def test_a_task_without_any_label():
 def test_a_first_task_without_any_weight(task_space):
     weights = np.tile([0.0, 1.0], (len(Y), 1))
     model = small(network_params={"task_space": task_space})
-    with pytest.warns(UserWarning, match="Task 'click' has weight 0 in every row"):
+    with pytest.warns(UserWarning, match="Task 'click' has no label in any row"):
         model.fit(X, Y, sample_weight=weights)
     assert np.isfinite(model.predict_proba(X)).all()

@@ -255,7 +255,7 @@ def test_missing_labels_and_weights_per_task(tmp_path):
     found = torch.cat([part.sample_weight for part in stored])
     assert_allclose(found, whole.sample_weight, rtol=1e-6)
     model = make(**params).fit(dataset)
-    assert model.history_[-1, "train_missing_conversion"] == whole.n_missing[0]
+    assert model.history_[-1, "train_missing_conversion"] == whole.n_missing[1]
 
 
 def test_labels_are_judged_over_all_files(tmp_path):

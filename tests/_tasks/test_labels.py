@@ -143,16 +143,20 @@ def test_missing_labels_are_found_or_refused(form, dtype):
         read_labels(form)
 
 
-@pytest.mark.parametrize("missing_labels", ["error", "ignore"])
-def test_the_first_task_has_every_label(missing_labels):
+def test_the_first_task_may_lack_labels_as_well():
     singles = [0, 1, np.nan], [[0], [1], [np.nan]], ["a", "b", None]
     series = pd.Series([0, 1, None], dtype="Int64"), pl.Series([0, 1, None])
     for labels in (*singles, *series, pl.Series(["a", "b", None])):
-        with pytest.raises(ValueError, match=r"NaN: 1 in column 0, .* in row 2\.$"):
-            read_labels(labels, missing_labels)
+        message = r"NaN: 1 in column 0, .* in row 2\. With missing_labels='ignore'"
+        with pytest.raises(ValueError, match=message):
+            read_labels(labels)
+        targets = check_targets(labels, missing_labels="ignore")
+        assert_array_equal(targets.with_nan()[:, 0], [0, 1, np.nan])
     first = FRAME.mask(MISSING[:, ::-1])
-    with pytest.raises(ValueError, match=r"NaN: 2 in column 'view', .* in row 1\.$"):
-        read_labels(first, missing_labels)
+    with pytest.raises(ValueError, match=r"NaN: 2 in column 'view', .* in row 1"):
+        read_labels(first)
+    targets = check_targets(first, missing_labels="ignore", task_parents=None)
+    assert_array_equal(targets.missing, MISSING[:, ::-1])
 
 
 def test_nothing_is_missing():

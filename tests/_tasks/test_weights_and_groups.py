@@ -191,11 +191,11 @@ def test_equal_weights_are_no_weights_or_zeros_and_ones():
     assert found.tolist() == [[1.0, 0.0], [1.0, 1.0]]
 
 
-def test_the_first_label_is_known_whatever_its_weight():
+def test_a_weight_of_0_is_a_missing_label_of_any_task():
     targets, weights = combine_weights(check_targets(Y), np.array([[0.0, 1.0]] * 4))
-    assert targets.missing is None
+    assert_array_equal(targets.missing, [[True, False]] * 4)
     assert_array_equal(weights, [[0, 1]] * 4)
-    assert_array_equal(targets.values, Y)
+    assert_array_equal(targets.values[:, 0], np.zeros(4))
 
 
 def test_row_weights_apply_to_the_known_labels():

@@ -381,7 +381,6 @@ def test_before_fit():
         ({"ordered": "yes"}, None, "'ordered' parameter"),
         ({"negative_sampling_rate": 0}, None, "'negative_sampling_rate' parameter"),
         ({"negative_sampling_rate": 1.5}, None, "'negative_sampling_rate' parameter"),
-        ({}, np.full((6_000, 2), np.nan), "first task must have a label in every row"),
         ({}, np.zeros((6_000, 3)), "must have the 2 tasks of the estimator, got 3"),
         ({}, np.zeros(6_000), "must have the 2 tasks of the estimator, got 1"),
         ({}, np.full((6_000, 2), 2), "0 or 1; column 0 of y contains 2 in row 0"),

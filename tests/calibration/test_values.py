@@ -26,7 +26,15 @@ Y = EVENTS.assign(
 # Later rows have larger amounts.
 LATER = Y.assign(spend=3 * Y["spend"])
 VALUE_TASKS = {"spend": "conversion", "watch": None}
-TRUST = BOUGHT.sum() / (BOUGHT.sum() + 100)
+
+
+def log_factor(amounts, means, weight=1.0):
+    """Return the logarithm of the ratio of totals, as far as the amounts tell it."""
+    weight = weight * np.ones(len(amounts))
+    ratio = (weight * amounts).sum() / (weight * means).sum()
+    deviations = (amounts - ratio * means) / np.average(amounts, weights=weight)
+    variance = (np.square(deviations).sum() + 2) / (len(amounts) + 2)
+    return len(amounts) / (len(amounts) + 100 * variance) * np.log(ratio)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +57,9 @@ def test_a_value_is_a_calibrated_probability_times_a_mean(calibrator):
 
 def test_totals_follow_as_far_as_the_amounts_tell(model, calibrator):
     means = model.predict_value(X, given_event=True)
-    ratio = LATER["spend"][BOUGHT].sum() / means[BOUGHT, 0].sum()
+    expected = np.exp(log_factor(LATER["spend"][BOUGHT], means[BOUGHT, 0]))
     factors = calibrator.predict_value(X, given_event=True) / means
-    assert_allclose(factors[:, 0], ratio**TRUST, rtol=1e-9)
+    assert_allclose(factors[:, 0], expected, rtol=1e-9)
     assert_allclose(factors[:, 1], 1, rtol=1e-3)  # these amounts did not change
     assert_allclose(calibrator.value_factors_, factors[0], rtol=1e-9)
     assert calibrator.value_parents_ == VALUE_TASKS
@@ -64,13 +72,11 @@ def test_each_market_has_its_level(model):
     predicted = calibrator.predict_value(X, given_event=True)[:, 0]
     means = model.predict_value(X, given_event=True)[:, 0]
     expected = np.ones(N)
-    common = (rows["spend"][BOUGHT].sum() / means[BOUGHT].sum()) ** TRUST
+    common = np.exp(log_factor(rows["spend"][BOUGHT], means[BOUGHT]))
     for market in "ab":
         chosen = BOUGHT & (market == MARKET)
-        n_amounts = chosen.sum()
-        ratio = rows["spend"][chosen].sum() / (common * means[chosen].sum())
-        shift = ratio ** (n_amounts / (n_amounts + 100))
-        expected[market == MARKET] = common * shift
+        shift = log_factor(rows["spend"][chosen], common * means[chosen])
+        expected[market == MARKET] = common * np.exp(shift)
     assert_allclose(predicted / means, expected, rtol=1e-9)
     unseen = X.assign(market="c")
     means_of_unseen = model.predict_value(unseen, given_event=True)[:, 0]
@@ -83,14 +89,28 @@ def test_weights_count_like_copies(model):
     copies = np.repeat(np.arange(N), weight)
     weighted = FunnelCalibrator(model).fit(X, LATER, sample_weight=weight)
     copied = FunnelCalibrator(model).fit(X.iloc[copies], LATER.iloc[copies])
+    means = model.predict_value(X, given_event=True)[:, 0]
     # Copies are more amounts, which are trusted more.
-    n_copies = BOUGHT[copies].sum()
-    trust_in_copies = n_copies / (n_copies + 100)
-    assert_allclose(
-        np.log(weighted.value_factors_[0]) / TRUST,
-        np.log(copied.value_factors_[0]) / trust_in_copies,
-        rtol=1e-9,
-    )
+    rows = copies[BOUGHT[copies]]
+    of_copies = log_factor(LATER["spend"].to_numpy()[rows], means[rows])
+    spend = LATER["spend"].to_numpy()[BOUGHT]
+    of_weights = log_factor(spend, means[BOUGHT], weight[BOUGHT])
+    assert_allclose(np.log(copied.value_factors_[0]), of_copies, rtol=1e-9)
+    assert_allclose(np.log(weighted.value_factors_[0]), of_weights, rtol=1e-9)
+    assert of_copies > of_weights
+
+
+def test_amounts_that_vary_less_are_followed_further(model):
+    means = model.predict_value(X, given_event=True)[:, 0]
+    even = Y.assign(spend=np.where(BOUGHT, 2 * means, 0))
+    noise = np.random.default_rng(1).permutation(np.repeat([0.0, 4.0], N // 2))
+    uneven = Y.assign(spend=np.where(BOUGHT, noise * means, 0))
+    factors = [
+        FunnelCalibrator(model).fit(X, labels).value_factors_[0]
+        for labels in (even, uneven)
+    ]
+    assert factors[0] > 1.95
+    assert factors[1] < 1.9
 
 
 def test_labels_without_amounts_leave_the_level(model):
@@ -107,8 +127,7 @@ def test_unknown_amounts_count_for_nothing(model):
     calibrator = FunnelCalibrator(model).fit(X, some)
     rows = BOUGHT & is_known
     means = model.predict_value(X, given_event=True)[rows, 0]
-    ratio = LATER["spend"][rows].sum() / means.sum()
-    expected = ratio ** (rows.sum() / (rows.sum() + 100))
+    expected = np.exp(log_factor(LATER["spend"][rows], means))
     assert_allclose(calibrator.value_factors_[0], expected, rtol=1e-9)
 
 
@@ -136,11 +155,11 @@ def test_frozen_estimators_pipelines_and_calibrators(model, calibrator):
     in_pipeline = FunnelCalibrator(pipeline, method="sigmoid").fit(X, LATER)
     assert_allclose(in_pipeline.predict_value(X), expected, rtol=1e-5)
     twice = FunnelCalibrator(calibrator, method="sigmoid").fit(X, LATER)
-    means = twice.predict_value(X, given_event=True)[BOUGHT, 0].sum()
-    # What the first one has left of the difference.
-    remaining = np.log(3) * (1 - TRUST) ** 2
-    observed = LATER["spend"].sum()
-    assert_allclose(np.log(observed / means), remaining, atol=1e-3)
+    # It follows what the first one has left of the difference.
+    means_of_one = calibrator.predict_value(X, given_event=True)[:, 0]
+    means_of_two = twice.predict_value(X, given_event=True)[:, 0]
+    further = log_factor(LATER["spend"][BOUGHT], means_of_one[BOUGHT])
+    assert_allclose(np.log(means_of_two / means_of_one), further, atol=1e-6)
 
 
 def test_files_hold_levels(model, tmp_path):

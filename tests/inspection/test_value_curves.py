@@ -41,7 +41,13 @@ def test_deciles_are_those_of_the_metric(model):
     rows = ~X.index.isin(unknown)
     observed = labels["value"].fillna(0)[rows]
     predicted = model.predict_value(X)[rows, 0]
-    expected = value_deciles(observed, predicted, n_bins=5, sample_weight=weight[rows])
+    # Known amounts stand for the unknown ones.
+    bought = (labels["conversion"] == 1).to_numpy()
+    known = bought & rows
+    stands_for = np.where(known, weight[bought].sum() / weight[known].sum(), 1) * weight
+    expected = value_deciles(
+        observed, predicted, n_bins=5, sample_weight=stands_for[rows]
+    )
     assert_allclose(display.predicted, expected.predicted)
     assert_allclose(display.observed, expected.observed)
     assert_allclose([bar.get_height() for bar in display.bars_], expected.observed)
@@ -49,6 +55,17 @@ def test_deciles_are_those_of_the_metric(model):
     assert display.ax_.get_ylabel() == "Total value"
     again = display.plot(ax=display.ax_, color="black")
     assert again.line_.get_color() == "black"
+
+
+def test_totals_of_a_right_model_are_right_if_half_of_the_amounts_are_unknown(model):
+    labels = Y.copy()
+    bought = labels["conversion"] == 1
+    labels.loc[bought, "value"] = model.predict_value(X, given_event=True)[bought, 0]
+    complete = ValueDecileDisplay.from_estimator(model, X, labels, value="value")
+    hidden = np.random.default_rng(0).random(len(labels)) < 0.5
+    labels.loc[bought & hidden, "value"] = np.nan
+    half = ValueDecileDisplay.from_estimator(model, X, labels, value="value")
+    assert abs(half.ratio - complete.ratio) < 0.05
 
 
 def test_the_gains_curve_is_that_of_brute_force():

@@ -52,8 +52,8 @@ def loss_and_gradient(loss, logits, y, weight=None):
 
 def depth_is_known(labels, weights):
     """Return whether no label before the first 0, or at it, has a weight of 0."""
-    for k, (label, weight) in enumerate(zip(labels, weights, strict=True)):
-        if k and weight == 0:
+    for label, weight in zip(labels, weights, strict=True):
+        if weight == 0:
             return False
         if label == 0:
             break
@@ -214,9 +214,9 @@ def test_batches_without_pairs_are_counted_until_the_record_is_taken():
         ("conversion", [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
         # The term is that of one head, which leaves the converted row out.
         ("conversion", [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
-        # Without the label of the conversion, its depth is unknown to every head.
+        # Without the label of one task, its depth is unknown to every head.
         ("all", [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
-        ("all", [[0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 0),
+        ("all", [[0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
     ],
 )
 def test_rows_of_weight_0_join_no_pairs(tasks, weight, count):

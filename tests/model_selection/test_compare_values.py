@@ -40,8 +40,12 @@ def test_models_of_values_are_scored_by_order_and_total(log):
     predicted = gamma.fit(X[:400], Y[:400]).predict_value(X[400:])
     rows = np.arange(400, 800) != unknown
     spend = Y["value"][400:].where(Y["conversion"][400:] == 1, 0)[rows]
-    gini = normalized_gini(spend, predicted[rows])
-    ratio = predicted_over_observed(spend, predicted[rows])
+    # Known amounts stand for the unknown one.
+    n_bought = (Y["conversion"][400:] == 1).sum()
+    factor = n_bought / (n_bought - 1)
+    weight = np.where(Y["conversion"][400:] == 1, factor, 1)[rows]
+    gini = normalized_gini(spend, predicted[rows], sample_weight=weight)
+    ratio = predicted_over_observed(spend, predicted[rows], sample_weight=weight)
     assert_allclose(comparison.scores["value Gini"][1, 0], gini)
     assert_allclose(comparison.ratios["value"][1, 0], ratio)
     error = comparison.scores["minus value total error"][1, 0]
