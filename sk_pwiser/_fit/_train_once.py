@@ -8,7 +8,7 @@ from sk_pwiser._training._grown_tables import check_own_tables
 from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._levels._levels import Levels, LevelsBefore
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight
+from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, follows_rates
 from sk_pwiser._utils._random import Generators
 from sk_pwiser._utils._threads import limited_threads
 
@@ -35,16 +35,17 @@ def train_once(
             check_own_tables(net, rows.train, earlier_sizes)
         levels = Levels(net)
         levels_before = levels.follow(rows)
-        set_pwiser_weight(net)
+        set_pwiser_weight(net, data)
         net.partial_fit(rows, None)
         levels.keep(rows, levels_before)
     return levels_before
 
 
-def set_pwiser_weight(net: MultiTaskNet) -> None:
+def set_pwiser_weight(net: MultiTaskNet, data: EncodedData) -> None:
     """Set the default weight of the ranking loss by the rates of all rows so far."""
-    settings = net.settings
-    if settings.lr_schedule is None or settings.pwiser_weight is not None:
+    if net.settings.lr_schedule is None:
+        return
+    if not follows_rates(net.settings, data.schema.weight_trial):
         return
     loss = net.criterion_.loss
     # A user's loss may keep its weight under another name: that of the first call.

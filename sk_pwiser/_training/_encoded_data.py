@@ -46,6 +46,8 @@ class EncodedData:
     # The level over time, if the last rows in time are held out.
     level: "LevelRecord | None" = None
     times: TimeSpan | None = None  # of the rows of an update, if times are named
+    # Whether each training row is in the first half in time, for a trial of the weight.
+    is_early: Any = None
     # If weights are counts: the rows that a scaled weight of 1 stands for, and those
     # that a row stands for on average.
     rows_per_weight: float | None = None

@@ -90,6 +90,30 @@ def test_all_workers_end_with_the_same_weights(form, three_stages, tmp_path):
     assert sum(first["n_rows"]) == 6_000
 
 
+def test_workers_learn_amounts_after_the_events_to_the_same_weights(log, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(log.train.path_or_glob)[:6_000]
+    amounts = np.random.default_rng(0).gamma(2.0, 10.0, len(table))
+    table["spend"] = np.where(table["conversion"] == 1, amounts, 0)
+    for name in ("log", "rows"):
+        (tmp_path / name).mkdir()
+    for part in range(2):
+        rows = table[part * 3_000 : (part + 1) * 3_000]
+        rows.to_parquet(tmp_path / "log" / f"{part}.parquet")
+    targets = ["click", "conversion", "spend"]
+    dataset = ParquetImpressions(tmp_path / "log", log.features, targets)
+    params = {**FORMS["early stopping"], "value_tasks": {"spend": "conversion"}}
+    first, second = train_jointly(dataset, tmp_path / "rows", **params)
+    assert "error" not in first, first["error"]
+    n_tensors = len(first["weights"])
+    for a, b in zip(first["weights"], second["weights"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    (tmp_path / "without").mkdir()
+    params["early_stopping"] = False
+    without, _ = train_jointly(dataset, tmp_path / "without", **params)
+    assert len(without["weights"]) < n_tensors  # no network of values
+
+
 def test_lists_with_attention_and_statistics_by_time_and_group(log, tmp_path):
     """Figures of the first weights, almost untrained, are those of one process."""
     pandas = pytest.importorskip("pandas")
