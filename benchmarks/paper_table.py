@@ -4,12 +4,15 @@
     export SK_PWISER_DATA=/path/to/data OMP_NUM_THREADS=1
     python benchmarks/paper_table.py --save
     python benchmarks/paper_table.py --data rare --networks mmoe stem --details
+    python benchmarks/paper_table.py --data rare hillstrom generated-0.5-noisy \
+        --seeds 10 --losses bce pwiser "pwiser 1" auto combined_pair jrc focal --details
 
 The inputs of the networks are, with "embeddings", embeddings of the category columns
 and the encoded numbers, as in the paper (`target_encoding=False`); with "statistics",
 the defaults, which add the rates of the tasks per value. All other parameters have
-their defaults. Each network is fitted with cross-entropy and with PWiseR, at the
-default weight and at 1, on the same rows and with the same seeds.
+their defaults. Each network is fitted with cross-entropy and with PWiseR, at the weight
+that follows the rate (`pwiser_weight=None`), at 1, and as `fit` chooses it ("auto", the
+default), on the same rows and with the same seeds. `--losses` has rivals, too.
 
 KuaiRand has three second tasks: `engage` (3.4 %), `long` (31 %) and `rare`, a follow,
 comment or forward (0.4 %). The seed selects the initial weights, the rows of early
@@ -56,14 +59,20 @@ INPUTS = {"embeddings": {"target_encoding": False}, "statistics": {}}
 BCE = "bce"
 DEFAULT_WEIGHT = "pwiser"
 WEIGHT_1 = "pwiser 1"
+AUTO = "auto"
+DEFAULT_LOSSES = (BCE, DEFAULT_WEIGHT, WEIGHT_1, AUTO)
+RIVALS = ("combined_pair", "jrc", "focal")
 LOSSES = {
     BCE: {"loss": "bce"},
-    DEFAULT_WEIGHT: {"loss": "pwiser"},
+    DEFAULT_WEIGHT: {"loss": "pwiser", "pwiser_weight": None},
     WEIGHT_1: {"loss": "pwiser", "pwiser_weight": 1.0},
+    AUTO: {"loss": "pwiser"},
+    **{name: {"loss": name} for name in RIVALS},
 }
 # What the columns of the table compare with cross-entropy.
 GAINS = {
-    "conversion AUC, default weight": (DEFAULT_WEIGHT, "ctcvr_auc"),
+    "conversion AUC, weight by rate": (DEFAULT_WEIGHT, "ctcvr_auc"),
+    "conversion AUC, auto": (AUTO, "ctcvr_auc"),
     "conversion AUC, weight 1": (WEIGHT_1, "ctcvr_auc"),
     "click AUC, weight 1": (WEIGHT_1, "ctr_auc"),
     "conversion log loss, weight 1": (WEIGHT_1, "ctcvr_log_loss"),
@@ -178,11 +187,16 @@ def main():
         __doc__, seeds=3, data=DATA, inputs=INPUTS, networks=NETWORKS, losses=LOSSES
     )
     parser.add_argument("--details", action="store_true", help="a table per figure")
-    parser.set_defaults(threads=1, data=DEFAULT_DATA, networks=DEFAULT_NETWORKS)
+    parser.set_defaults(
+        threads=1,
+        data=DEFAULT_DATA,
+        networks=DEFAULT_NETWORKS,
+        losses=DEFAULT_LOSSES,
+    )
     quick = {"data": ["generated-0.5-clean"], "seeds": 1}
     arguments, report = begin("paper_table", parser, **quick)
     results = fit_all(arguments)
-    if {BCE, DEFAULT_WEIGHT, WEIGHT_1} <= set(arguments.losses):
+    if set(DEFAULT_LOSSES) <= set(arguments.losses):
         report.text("", f"What PWiseR adds to cross-entropy; {arguments.seeds} seeds")
         print_gains(report, results)
     if arguments.details:

@@ -19,6 +19,8 @@ import numpy as np
 from sk_pwiser._utils._extras import import_extra
 
 FORMAT = "sk_pwiser"
+# What a user can do about a damaged file.
+ADVICE = "Copy it again from where it was saved, or save it again."
 # What reading content of another form raises.
 READING_ERRORS = (
     ArithmeticError,
@@ -46,7 +48,7 @@ def write_file(
     names = sorted(joined, key=lambda name: (-joined[name].itemsize, name))
     header = _header({name: joined[name] for name in names})
     digest = hashlib.sha256(header)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(header)
         for name in names:
             # In the byte order of the format; copied only if that changes anything.
@@ -62,12 +64,12 @@ def write_file(
 
 def write_bytes(path: str | PathLike[str], content: bytes) -> None:
     """Write a file so that it is complete or, after an error, as it was before."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(content)
 
 
 @contextmanager
-def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces another one when it is complete."""
     path = Path(path)
     # In the same folder: a rename is atomic within a file system only.
@@ -109,11 +111,11 @@ def _header(arrays: Mapping[str, np.ndarray]) -> bytes:
 def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     """Read what `write_file` wrote, each array into its own memory; or raise."""
     with open(path, "rb") as file:
-        with refusing(path, "is not a file of sk_pwiser, or is damaged"):
+        with refusing(path, "is not a file of sk_pwiser, or is damaged", ADVICE):
             header, entries = _read_header(file)
         metadata = entries.pop("__metadata__")
         check_version(metadata.get("version"), repr(str(path)))
-        with refusing(path, "is damaged or was altered"):
+        with refusing(path, "is damaged or was altered", ADVICE):
             checksum = metadata.get("checksum")
             if isinstance(checksum, str):
                 field = _checksum_field(checksum)
@@ -126,12 +128,18 @@ def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 @contextmanager
-def refusing(path: str | PathLike[str], reason: str) -> Iterator[None]:
-    """Raise errors in the content of a file as one that names the file."""
+def refusing(
+    path: str | PathLike[str], reason: str, advice: str = ""
+) -> Iterator[None]:
+    """Raise errors in the content of a file as one that names the file.
+
+    `advice` says what to do, as a sentence.
+    """
     try:
         yield
     except READING_ERRORS as error:
-        raise DamagedFileError(f"{str(path)!r} {reason}: {error}.") from error
+        message = f"{str(path)!r} {reason}: {error}. {advice}".rstrip()
+        raise DamagedFileError(message) from error
 
 
 def _read_header(file: IO[bytes]) -> tuple[bytes, dict[str, Any]]:
@@ -216,12 +224,13 @@ def check_version(version: object, name: str) -> None:
     """Raise if a file or state has a format that this version cannot read."""
     if not (isinstance(version, str) and version.isdecimal()):
         raise DamagedFileError(
-            f"{name} is damaged or was altered: its format is {version!r}."
+            f"{name} is damaged or was altered: its format is {version!r}. {ADVICE}"
         )
     if int(version) > int(FORMAT_VERSION):
         raise ValueError(
             f"{name} has version {version!r} of the format; this version of sk_pwiser "
-            f"reads versions up to {FORMAT_VERSION!r}."
+            f"reads versions up to {FORMAT_VERSION!r}. Install a later version, or "
+            "save it with this one."
         )
 
 
@@ -353,7 +362,12 @@ class PlainForm:
         if kind == "scalar":
             return _dtype(value["dtype"]).type(items)
         if kind == "objects":
-            array = np.empty(len(items), dtype=_dtype(value["dtype"]))
+            dtype = _dtype(value["dtype"])
+            if dtype.kind == "U":
+                # The width of a file may be any number, at no cost of bytes there.
+                longest = max(map(len, items), default=0)
+                dtype = np.dtype((np.str_, min(longest, dtype.itemsize // 4)))
+            array = np.empty(len(items), dtype=dtype)
             array[:] = items
             return array.reshape(value["shape"])
         if kind == "object":

@@ -22,6 +22,7 @@ from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": "auto",
+    "combinations": "auto",
     "exposure_monotone": False,
     "exposure_tasks": None,
     "forget_after": None,
@@ -53,6 +54,9 @@ LOOP_PARAMS: dict[str, Any] = {
     "lazy_embeddings": "auto",
 }
 
+# The value of `pwiser_weight` that lets `fit` choose it.
+AUTO_WEIGHT = "auto"
+
 # The keys of `OPTIMIZERS` in `_training/_optimizers.py`.
 OPTIMIZER_NAMES = {"adagrad", "adam", "adamw", "muon", "rmsprop", "sgd"}
 
@@ -71,7 +75,11 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "network_params": [dict, None],
     "loss": [StrOptions(set(LOSSES)), type],
     "loss_params": [dict, None],
-    "pwiser_weight": [Limits(Real, 0, None, closed="left"), None],
+    "pwiser_weight": [
+        Limits(Real, 0, None, closed="left"),
+        StrOptions({AUTO_WEIGHT}),
+        None,
+    ],
     "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],

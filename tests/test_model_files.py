@@ -273,6 +273,25 @@ def test_arrays_come_back(array):
     assert found.flags.writeable
 
 
+@pytest.mark.usefixtures("traced")
+def test_the_width_of_texts_takes_no_memory():
+    """A file may name any width, at no cost of bytes."""
+    values, arrays = FORM.encode(np.array(["a", "bcd"]), "x")
+    tracemalloc.reset_peak()
+    for width in (3, 100, 2**28):
+        array = FORM.decode(values | {"dtype": f"<U{width}"}, arrays)
+        assert_array_equal(array, ["a", "bcd"])
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+
+
+@pytest.mark.parametrize("damage", [b"", b"no model", None])
+def test_errors_of_damaged_files_say_what_to_do(path, damage):
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\0" if damage is None else damage)
+    with pytest.raises(ValueError, match=r"Copy it again .*, or save it again\.$"):
+        read_file(path)
+
+
 def test_no_two_parts_share_an_array():
     values, arrays = FORM.encode({"a": np.zeros(3)}, "x")
     values["b"] = values["a"]

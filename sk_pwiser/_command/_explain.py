@@ -23,7 +23,7 @@ from sk_pwiser._command._table_files import (
     read_texts,
 )
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
-from sk_pwiser._model_files import read_file
+from sk_pwiser._model_files import read_file, replacing
 from sk_pwiser._utils._checks import check_integer
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.calibration import FunnelCalibrator
@@ -265,8 +265,12 @@ def write_table(
     table["value"] = [None if value is None else str(value) for value in table["value"]]
     if names is not None:
         table.insert(1, arguments.id, [names[row] for row in table["row"]])
-    if is_parquet(arguments.output):
-        table.to_parquet(arguments.output, index=False)
-    else:
-        table.to_csv(arguments.output, index=False)
+    is_compressed = arguments.output.suffix == ".gz"
+    # A table that is written half looks like one of fewer rows.
+    with replacing(arguments.output) as file:
+        if is_parquet(arguments.output):
+            table.to_parquet(file, index=False)
+        else:
+            compression = "gzip" if is_compressed else None
+            table.to_csv(file, index=False, compression=compression)
     print(f"{len(table):,} contributions are in {arguments.output}", flush=True)

@@ -1,9 +1,11 @@
 """Tables in CSV and Parquet files."""
 
+import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sk_pwiser._columns._frames import refuse_repeated
 from sk_pwiser._utils._checks import did_you_mean
 from sk_pwiser._utils._extras import import_extra
 
@@ -25,9 +27,11 @@ def read_parquet(path: Path, id_names: Iterable[str], option: str) -> Any:
         # pandas makes an index of columns that were one when the file was written.
         frame = pd.read_parquet(path, **options)
         index_names = [name for name in frame.index.names if name is not None]
-        return frame.reset_index(index_names)
+        # Joined tables have the labels of each, which name several rows.
+        return frame.reset_index(index_names).reset_index(drop=True)
 
     frame = table()
+    refuse_repeated(f"The columns of {path.name}", list(frame.columns))
     ids = frame.columns.intersection(list(id_names))
     rounded = list(frame[ids].select_dtypes("float"))
     if rounded:
@@ -64,8 +68,48 @@ def read_texts(path: Path, expected_names: Sequence[str], option: str) -> Any:
                 len(headers[sep]),
             ),
         )
-        return pd.read_csv(
+        header = read_header(path, separator)
+        # pandas would number them, and the second one of a target would be a feature.
+        refuse_repeated(f"The columns of {path.name}", list(filter(None, header)))
+        frame = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, na_values=[""]
         )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
+    except pd.errors.ParserError as error:
+        refuse_long_rows(path, separator)
+        raise ValueError(f"{path.name} is not a CSV file: {error}") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas makes an index of the first fields, which shifts all others.
+        refuse_long_rows(path, separator)
+    return frame
+
+
+def opened(path: Path) -> Any:
+    """Open a file of text, which may be compressed, as pandas does."""
+    common = import_extra("pandas.io.common", "--data")
+    return common.get_handle(path, "r", encoding="utf-8-sig", compression="infer")
+
+
+def read_header(path: Path, separator: str) -> list[str]:
+    """Return the fields of the first line of a CSV file that is not blank."""
+    with opened(path) as handles:
+        return next(filter(None, csv.reader(handles.handle, delimiter=separator)), [])
+
+
+def refuse_long_rows(path: Path, separator: str) -> None:
+    """Raise if a row of a CSV file has more fields than the header."""
+    with opened(path) as handles:
+        lines = csv.reader(handles.handle, delimiter=separator)
+        header = next(filter(None, lines))
+        for row in lines:
+            if len(row) > len(header):
+                where = ""
+                if row[-1] == "":
+                    where = " and ends with the separator"
+                raise ValueError(
+                    f"{path.name}, line {lines.line_num}, has {len(row)} fields"
+                    f"{where}; the header has {len(header)}: {header}. Name the "
+                    "columns that it lacks, or remove the separators at the ends of "
+                    "rows."
+                )

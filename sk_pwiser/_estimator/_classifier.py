@@ -26,6 +26,7 @@ from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._growth import add_vectors_to_schema
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._pwiser_weight import describe_weight, weight_of
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._undo import Undo, take_back
 from sk_pwiser._utils._doc_links import DocLink
@@ -70,10 +71,12 @@ class MultiTaskCTRCVRClassifier(
     loss_params : dict, default=None
         Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
-    pwiser_weight : float or None, default=None
+    pwiser_weight : float, "auto" or None, default="auto"
         Weight of the pairwise term, >= 0: how strongly it pulls the score of a
         converted row, relative to the row's cross-entropy. None is 0.1 if at least 1 %
-        of the rows convert, and at most 0.3 if fewer do; see :ref:`pwiser_weight`.
+        of the rows convert, and at most 0.3 if fewer do. "auto" is the same unless
+        conversions are rare and halves of the training rows speak for 1 or 0; see
+        :ref:`pwiser_weight`.
     weighting : {"equal", "dwa", "ema", "fixed", "nash", "torchjd", \
             "uncertainty"}, class or \
             Module, default="equal"
@@ -218,6 +221,10 @@ class MultiTaskCTRCVRClassifier(
     stop_reason_ : str or None
         Where and why the last `fit` ended, and which epoch the weights are from; with
         `refit=True`, of both stages. None after `partial_fit`.
+    pwiser_weight_ : float or None
+        The weight of the pairwise term; None if the loss has none.
+    pwiser_weight_reason_ : str
+        Why it has this value, with the figures of held-out rows if they decided.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -234,6 +241,9 @@ class MultiTaskCTRCVRClassifier(
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if `X` has column names that are all strings.
+    combinations_ : list of tuple of (str or int)
+        The combinations of columns that are read beside these, see
+        :ref:`combinations`.
     column_encodings_ : dict of (str or int) to Bunch
         How each column was read: `kind`, `encoding` in words, `["values"]`, `rates` and
         `bins`; see :ref:`column_encodings`.
@@ -266,6 +276,8 @@ class MultiTaskCTRCVRClassifier(
     n_iter_: int
     best_epoch_: int
     stop_reason_: str | None
+    pwiser_weight_: float | None
+    pwiser_weight_reason_: str
     n_features_in_: int
     feature_names_in_: np.ndarray
 
@@ -277,7 +289,7 @@ class MultiTaskCTRCVRClassifier(
         network_params: dict[str, Any] | None = None,
         loss: str | type[MultiTaskLoss] = "pwiser",
         loss_params: dict[str, Any] | None = None,
-        pwiser_weight: float | None = None,
+        pwiser_weight: float | str | None = "auto",
         weighting: str | type[TaskWeighting] | torch.nn.Module = "equal",
         weighting_params: dict[str, Any] | None = None,
         categorical_features: npt.ArrayLike | None = "from_dtype",
@@ -678,6 +690,7 @@ class MultiTaskCTRCVRClassifier(
     def _attributes(result: TrainingResult) -> dict[str, Any]:
         encoder = result.schema.encoder
         targets = result.schema.targets
+        loss = result.net.criterion_.loss
         attributes = {
             "_result": result,
             "net_": result.net,
@@ -685,6 +698,10 @@ class MultiTaskCTRCVRClassifier(
             "n_iter_": len(result.net.history),
             "best_epoch_": result.best_epoch,
             "stop_reason_": result.stop_reason,
+            "pwiser_weight_": weight_of(loss),
+            "pwiser_weight_reason_": describe_weight(
+                result.settings, result.schema.weight_trial, loss
+            ),
             "classes_": targets.classes,
             "task_names_": list(targets.task_names),
             "task_parents_": parents_by_name(targets.parents, targets.task_names),
@@ -692,6 +709,7 @@ class MultiTaskCTRCVRClassifier(
             "value_names_": list(targets.learnt_values.names),
             "value_parents_": targets.learnt_values.parents_by_name(targets.task_names),
             "n_features_in_": encoder.n_features_in_,
+            "combinations_": [column.name for column in encoder.combinations_],
         }
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_

@@ -206,7 +206,7 @@ def from_plain(
         if version != __version__:
             message += (
                 f". It was written by version {version} of sk_pwiser; this is version "
-                f"{__version__}."
+                f"{__version__}: load it with that version, or fit the model again."
             )
         raise ValueError(message) from error
     fitted: Fitted = estimator

@@ -10,3 +10,4 @@ from sk_pwiser._fit._resume import fit_further
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import train
 from sk_pwiser._fit._update import update
+from sk_pwiser._fit._weight_trial import try_weight

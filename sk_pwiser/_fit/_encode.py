@@ -64,6 +64,7 @@ def encode(plan: FitPlan, rows: Rows, columns: Columns) -> EncodedData:
         split_rows=encoded.split_rows,
         unrelated=summary.labels()[0].unrelated(),
         level=encoded.level,
+        is_early=encoded.is_early,
         rows_per_weight=summary.rows_per_weight,
         rows_per_row=summary.rows_per_row(),
     )
@@ -140,6 +141,7 @@ class EncodedRows:
     schema: Schema
     split_rows: dict[str, Any] | None
     level: LevelRecord | None
+    is_early: np.ndarray | None  # of each training row, with times
 
 
 def encode_rows(
@@ -191,6 +193,7 @@ def encode_rows(
         tables = statistics.fit(second_pass.counts, earlier_statistics)
     if second_pass.new_values is not None:
         schema = replace(schema, category_dropout=second_pass.new_values.dropouts())
+    is_early = second_pass.is_early
     train, valid = second_pass.store.finish(schema, tables, held_out.holds_out)
     return EncodedRows(
         train=train,
@@ -198,6 +201,7 @@ def encode_rows(
         schema=schema,
         split_rows=held_out.split_rows,
         level=second_pass.level,
+        is_early=np.concatenate(is_early) if is_early else None,
     )
 
 

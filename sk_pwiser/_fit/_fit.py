@@ -11,6 +11,7 @@ from sk_pwiser._fit._fit_plan import FitPlan, check
 from sk_pwiser._fit._learn_columns import NewColumns
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import train
+from sk_pwiser._fit._weight_trial import try_weight
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._rows._file_rows import FileRows
 from sk_pwiser._rows._protocol import Rows
@@ -47,6 +48,8 @@ def fit(
         plan = check(settings, rows, eval_set)
         # The host's part: columns, validation rows, target statistics.
         data = encode(plan, rows, NewColumns(settings, estimator_name))
+        # Whether rare conversions are learnt better with a larger weight of pairs.
+        data = try_weight(plan, data)
         # The sizes of the network depend on the columns.
         net = build(plan, data)
         return train(plan, data, net, task=task)

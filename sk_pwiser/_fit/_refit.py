@@ -20,6 +20,7 @@ from sk_pwiser._fit._resume import (
 )
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._fit._train import train
+from sk_pwiser._fit._weight_trial import try_weight
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._rows._hold_out import random_state_at
 from sk_pwiser._rows._protocol import Rows
@@ -40,6 +41,7 @@ from sk_pwiser._training._early_stopping import (
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._epoch_history import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._pwiser_weight import WeightTrial
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._rises import find_rises
 from sk_pwiser._utils._warnings import warn_user
@@ -91,8 +93,12 @@ def fit_twice(
         plan = second_plan(plan, rows, first_stage, n_earlier=len(history))
         if keeps_on_interrupt(settings):
             return stages.end(train_second_or_keep(plan, rows, stages, first))
+        weight_trial = first.schema.weight_trial
         del first  # frees the memory of its network
-        return stages.end(train_second(plan, rows, stages, history))
+        second = train_second(
+            plan, rows, stages, history=history, weight_trial=weight_trial
+        )
+        return stages.end(second)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +155,7 @@ def train_first(
     task = stages.task_of_stage()
     if saved is None:
         data = encode(plan, rows, NewColumns(plan.settings, stages.estimator_name))
+        data = try_weight(plan, data)
         net = build(plan, data)
         result = train(plan, data, net, task=task)
     else:
@@ -232,7 +239,13 @@ def train_second_or_keep(
     ]
     plan = replace(plan, settings=replace(settings, callbacks=kept_callbacks))
     try:
-        result = train_second(plan, rows, stages, first.net.history)
+        result = train_second(
+            plan,
+            rows,
+            stages,
+            history=first.net.history,
+            weight_trial=first.schema.weight_trial,
+        )
     except KeyboardInterrupt:
         warn_user(
             "Training was interrupted. callbacks holds KeepOnInterrupt: the first "
@@ -244,7 +257,12 @@ def train_second_or_keep(
 
 
 def train_second(
-    plan: FitPlan, rows: Rows, stages: Stages, history: EpochHistory
+    plan: FitPlan,
+    rows: Rows,
+    stages: Stages,
+    *,
+    history: EpochHistory,
+    weight_trial: WeightTrial | None,
 ) -> TrainingResult:
     """Train on all rows, after the epochs of the first stage."""
     announce_second(plan)
@@ -252,6 +270,8 @@ def train_second(
         # The first stage has issued those about the rows.
         warnings.simplefilter("ignore", UserWarning)
         data = encode(plan, rows, NewColumns(plan.settings, stages.estimator_name))
+    schema = replace(data.schema, weight_trial=weight_trial)
+    data = replace(data, schema=schema)
     net = build(plan, data)
     net.history = deepcopy(history)
     result = train(plan, data, net, task=stages.task_of_stage())

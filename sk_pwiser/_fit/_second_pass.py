@@ -1,6 +1,6 @@
 """The second pass over the rows, repeated if their order misleads: rows are stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from sk_pwiser._rows._blocks import Blocks
 from sk_pwiser._rows._hold_out import HeldOut
 from sk_pwiser._rows._protocol import Rows, RowStore
 from sk_pwiser._rows._row_order import RowOrder
-from sk_pwiser._settings import Settings
+from sk_pwiser._settings import AUTO_WEIGHT, Settings
 from sk_pwiser._training._level import LevelRecord
 from sk_pwiser._training._schema import Schema, statistic_labels
 
@@ -34,6 +34,10 @@ class SecondPass:
     order: RowOrder | None  # of the same rows, or of columns of many values
     new_values: NewValues | None  # None if the category dropout is known
     level: LevelRecord | None  # if the last rows in time are held out
+    # The time before which rows are in the first half in time, None without halves,
+    # and whether each training row so far is.
+    middle: float | None
+    is_early: list[np.ndarray] = field(default_factory=list)
     # The rows that a scaled weight of 1 stands for, if weights are counts.
     rows_per_weight: float | None
 
@@ -44,6 +48,9 @@ class SecondPass:
         if self.level is not None:
             assert part.times is not None
             self.level.add(part.times, rows.targets.values, part.weights, is_held_out)
+        if self.middle is not None:
+            assert part.times is not None
+            self.is_early.append(part.times[~is_held_out] < self.middle)
         block: Any = None
         order_block: Any = None
         if self.order is not None:
@@ -127,6 +134,10 @@ def run_pass(
         level = LevelRecord.of(
             blocks.sampled, settings.validation_fraction, schema.targets.parents
         )
+    middle = None
+    if blocks.by_time and settings.pwiser_weight == AUTO_WEIGHT:
+        share = settings.validation_fraction if holds_out_last else 0.0
+        middle = float(np.quantile(blocks.sampled, (1 - share) / 2))
     store = source.new_store()
     counts = None
     order = None
@@ -148,6 +159,7 @@ def run_pass(
         order=order,
         new_values=new_values,
         level=level,
+        middle=middle,
         rows_per_weight=source.summary.rows_per_weight,
     )
     for part in parts.read():

@@ -9,7 +9,7 @@ from sk_pwiser._training._grown_tables import check_own_tables
 from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._level import follow_update, keep_level
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight
+from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, follows_rates
 from sk_pwiser._training._value_level import follow_rows, log_means
 from sk_pwiser._utils._random import Generators
 from sk_pwiser._utils._threads import limited_threads
@@ -74,7 +74,7 @@ def learn_rates(net: MultiTaskNet, data: EncodedData) -> Tensor | None:
         # probabilities would stay a hundred times too low for thousands of rows.
         probabilities = follow_update(net, rows, n_earlier_events, data.rows_per_weight)
     loss = criterion.loss
-    if net.settings.pwiser_weight is not None:
+    if not follows_rates(net.settings, data.schema.weight_trial):
         return probabilities
     # A user's loss may keep its weight under another name: that of the first call.
     if WEIGHT in loss.estimator_parameters and hasattr(loss, WEIGHT):

@@ -23,7 +23,13 @@ from sk_pwiser._training._early_stopping import BestEpochStopping
 from sk_pwiser._training._encoded_data import Epochs
 from sk_pwiser._training._lr_schedule import Schedule, UpdateRate, WarmupStableDecay
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, loss_choice
+from sk_pwiser._training._pwiser_weight import (
+    UNSET_WEIGHTS,
+    WeightTrial,
+    loss_choice,
+    takes_weight,
+    unset_weight,
+)
 from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils import _components
 from sk_pwiser.losses import VALUE_LOSSES
@@ -122,15 +128,17 @@ def build_criterion(
     form: NetForm,
     base_rates: Sequence[float],
     values: ValueTerms | None,
+    weight_trial: WeightTrial | None,
 ) -> MultiTaskCriterion:
     """Build the criterion; `base_rates` are those of the rows, if they are known."""
     loss = components.loss
     parents = network.spec.event_parents
-    if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
+    if takes_weight(loss) and settings.pwiser_weight in UNSET_WEIGHTS:
         # The weight follows the rates of the rows, those of files are known only now.
         task_rates = base_rates or network.spec.base_rates
         ranked_rates = [task_rates[head] for head in loss.heads]
-        choice, arguments = loss_choice(settings, default_weight(ranked_rates))
+        weight = unset_weight(settings, weight_trial, ranked_rates)
+        choice, arguments = loss_choice(settings, weight)
         loss = _components.build(
             choice, settings.loss_params, loss.task_names, **arguments
         )
@@ -240,6 +248,7 @@ def build_net(
         form=form,
         base_rates=base_rates,
         values=value_terms(settings, schema.targets.learnt_values),
+        weight_trial=schema.weight_trial,
     )
     stopping = build_stopping(settings, epochs)
     net = net_class(

@@ -44,6 +44,8 @@ class EncodedData:
     unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
     # The level over time, if the last rows in time are held out.
     level: "LevelRecord | None" = None
+    # Whether each training row is in the first half in time, for a trial of the weight.
+    is_early: Any = None
     # If weights are counts: the rows that a scaled weight of 1 stands for, and those
     # that a row stands for on average.
     rows_per_weight: float | None = None

@@ -12,6 +12,7 @@ from sk_pwiser._training import _device
 from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._checked_components import check_components
 from sk_pwiser._training._encoded_data import SINGLE_PASS
+from sk_pwiser._training._limited_memory import LimitedMemory
 from sk_pwiser._training._net_state import (
     load_net_state,
     net_state,
@@ -72,7 +73,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     device = _device.device_or_cpu(settings.device)
     # The next training compiles the network.
     eager = replace(settings, compile=False)
-    with seeded_globally(0, device):
+    with seeded_globally(0, device), LimitedMemory(state["network"]):
         components = check_components(
             eager,
             schema.targets.task_names,

@@ -97,6 +97,7 @@ def prepare_job(
     plan = _fit.check(settings, source, eval_set)
     columns = _fit.NewColumns(settings, estimator_name)
     data = _fit.encode(plan, source, columns)
+    data = _fit.try_weight(plan, data)
     train = data.train
     valid = data.valid
     assert isinstance(train, StreamedImpressions)
@@ -313,7 +314,7 @@ def write_pickle(path, content):
     """Write an object to a file, with the classes of a script, such as callbacks."""
     from ray import cloudpickle
 
-    path.write_bytes(cloudpickle.dumps(content))
+    write_bytes(path, cloudpickle.dumps(content))
 
 
 class ReportedCheckpoints(_checkpoints.Checkpoints):

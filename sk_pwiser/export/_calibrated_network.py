@@ -125,13 +125,16 @@ class ProbabilityNetwork(nn.Module):
         return (*self.outputs_of_heads(*heads, shifts=shifts), *heads)
 
     def predict(self, inputs, output=PROBABILITIES):
-        """Return one output of arrays by name, which are in the order of `forward`."""
+        """Return one output of arrays by name."""
         return self.predict_all(inputs)[output]
 
     def predict_all(self, inputs):
         """Return all results of `forward` by name."""
+        # The inputs of lists come last, in the order of `Bags`.
+        first = [name for name in ("codes", "numeric", "shifts") if name in inputs]
+        ordered = {name: inputs[name] for name in first} | inputs
         with torch.inference_mode():
-            results = self(*map(torch.from_numpy, inputs.values()))
+            results = self(*map(torch.from_numpy, ordered.values()))
         names = [*self.output_names, *self.head_names]
         return {
             name: result.numpy() for name, result in zip(names, results, strict=True)

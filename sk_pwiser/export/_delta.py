@@ -49,6 +49,12 @@ class RowChanges:
         """Return the new array."""
         if old is None or old.shape[1:] != self.new_rows.shape[1:]:
             old = self.new_rows[:0]
+        # A row is copied at most to its place and to another one. More copies would
+        # take memory without bytes in the file.
+        lengths = self.runs[:, 1]
+        n_rows = int(lengths.sum(dtype=np.int64))
+        if (lengths < 0).any() or n_rows > 2 * len(old) + len(self.new_rows):
+            raise ValueError(f"it makes {n_rows} rows of {len(old)} and its own")
         pieces = []
         n_used = 0
         for source, length in self.runs.tolist():
@@ -207,12 +213,13 @@ class Delta:
         values, arrays = _model_files.read_file(path)
         if not isinstance(values, dict) or values.get("kind") != KIND:
             raise ValueError(f"{str(path)!r} is not a file of Delta.save.")
-        return cls(
-            old=values["old"],
-            new=values["new"],
-            values=values["changes"],
-            arrays=arrays,
-        )
+        with _model_files.refusing(path, "has no valid delta", _model_files.ADVICE):
+            return cls(
+                old=values["old"],
+                new=values["new"],
+                values=values["changes"],
+                arrays=arrays,
+            )
 
     def applied_to(
         self, values: Any, arrays: Mapping[str, np.ndarray]

@@ -16,6 +16,7 @@ from sk_pwiser._model_files import PlainForm
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._build_net import build_network
+from sk_pwiser._training._limited_memory import LimitedMemory
 from sk_pwiser._training._net_state import to_arrays, to_tensors
 from sk_pwiser._training._result_files import STATE_CLASSES, without_tables
 from sk_pwiser._training._schema import Schema, encode_plain
@@ -143,7 +144,9 @@ class ServedModel:
             statistics = copy.copy(statistics)
             statistics.counts_ = []
         encoder = self.schema.encoder
-        encoder = encoder.with_columns({c: c.for_serving() for c in encoder.columns_})
+        encoder = encoder.with_columns(
+            {c: c.for_serving() for c in encoder.all_columns_}
+        )
         schema = replace(self.schema, encoder=encoder, statistics=statistics)
         return replace(self, schema=schema, settings=settings)
 
@@ -176,7 +179,8 @@ def from_plain(
     """Return the model and the network that `to_plain` was called with."""
     content = PlainForm(SERVED_CLASSES).decode(values, arrays)
     served: ServedModel = content["model"]
-    with seeded_globally(0, torch.device("cpu")):
+    weights = content["weights"]
+    with seeded_globally(0, torch.device("cpu")), LimitedMemory(weights):
         network = build_network(served.settings, served.schema, None)
-    network.load_state_dict(to_tensors(content["weights"]))
+    network.load_state_dict(to_tensors(weights))
     return served, network.requires_grad_(False)

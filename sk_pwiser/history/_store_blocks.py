@@ -25,9 +25,14 @@ from sk_pwiser.history._plan import Plan
 BLOCK_BYTES = 800
 # Records consist of numbers of this size, also where they are padded.
 NUMBER_BYTES = 8
-# What a record begins with, the time as of which it holds, and how many blocks it has,
-# by the type of the time.
+# What a record begins with, the time as of which it holds, how many blocks it has, and
+# the number of the history's settings, by the type of the time.
 RECORD_HEADS = {
+    b"historyQ": struct.Struct("=8sqqQ"),
+    b"historyD": struct.Struct("=8sdqQ"),
+}
+# The heads of earlier versions had no settings.
+EARLIER_RECORD_HEADS = {
     b"historyq": struct.Struct("=8sqq"),
     b"historyd": struct.Struct("=8sdq"),
 }
@@ -454,10 +459,13 @@ class KeyPast(NamedTuple):
 
     The blocks are those of its impressions, per task those of its events and of its
     missing labels, per value those of its known amounts, and those of its lists.
+    `settings` is the number of the history's settings if the past is one of a store
+    that this version has written.
     """
 
     reference: Any
     blocks: list[Block]
+    settings: int | None = None
 
 
 def empty_blocks(plan: Plan) -> list[Block]:
@@ -488,10 +496,11 @@ def all_rows_record_name(prefix: str) -> str:
     return f"{prefix}:"
 
 
-def write_record(reference: Any, blocks: Sequence[Block]) -> bytes:
+def write_record(reference: Any, blocks: Sequence[Block], settings: int) -> bytes:
     """Return the record of a key, or of a block below: numbers of 8 bytes, and JSON."""
-    start = b"historyd" if isinstance(reference, float) else b"historyq"
-    pieces: list[Any] = [RECORD_HEADS[start].pack(start, reference, len(blocks))]
+    start = b"historyD" if isinstance(reference, float) else b"historyQ"
+    head = RECORD_HEADS[start].pack(start, reference, len(blocks), settings)
+    pieces: list[Any] = [head]
     for block in blocks:
         n = block.stop - block.start
         times = block.times[block.start : block.stop].tolist()
@@ -518,12 +527,42 @@ def write_record(reference: Any, blocks: Sequence[Block]) -> bytes:
     return b"".join(pieces)
 
 
+def widths_of_blocks(plan: Plan) -> list[int]:
+    """Return the width of the sums of each block of a key, for a plan with one key."""
+    n_events = plan.first_value_block
+    event_widths = [len(plan.half_lives)] * n_events
+    amount_widths = [len(plan.amount_half_lives)] * len(plan.values)
+    return [*event_widths, *amount_widths, *([0] * len(plan.lists))]
+
+
+def check_blocks(past: KeyPast, name: str, widths: Sequence[int]) -> None:
+    """Raise unless the blocks of the record of a key have these widths."""
+    n_blocks = len(past.blocks)
+    if n_blocks != len(widths):
+        raise ValueError(
+            f"store[{name!r}] is no valid record: it has {n_blocks} blocks, not "
+            f"{len(widths)}."
+        )
+    for block, width in zip(past.blocks, widths, strict=True):
+        if block.width != width and block.stop > block.start:
+            raise ValueError(
+                f"store[{name!r}] is no valid record: a block has {block.width} sums "
+                f"per event, not {width}."
+            )
+
+
 def read_record(record: bytes, name: str) -> KeyPast:
     """Return what a record with a given name has, a `KeyPast`."""
     try:
-        head = RECORD_HEADS[record[:8]]
-        _, reference, n_blocks = head.unpack_from(record)
-        return KeyPast(reference, _blocks(record, head.size, n_blocks))
+        start = record[:8]
+        settings = None
+        if start in EARLIER_RECORD_HEADS:
+            head = EARLIER_RECORD_HEADS[start]
+            _, reference, n_blocks = head.unpack_from(record)
+        else:
+            head = RECORD_HEADS[start]
+            _, reference, n_blocks, settings = head.unpack_from(record)
+        return KeyPast(reference, _blocks(record, head.size, n_blocks), settings)
     except (LookupError, TypeError, ValueError, struct.error) as error:
         raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
 
@@ -539,6 +578,8 @@ def _blocks(record: bytes, head_bytes: int, n_blocks: int) -> list[Block]:
     for _ in range(n_blocks):
         sizes = BLOCK_HEAD.unpack_from(record, NUMBER_BYTES * place)
         n, width, n_text, level, time_type, n_before = sizes
+        if min(n, width, n_text) < 0:
+            raise ValueError("a block has a negative size")
         start = place + BLOCK_HEAD.size // NUMBER_BYTES
         stop = start + n
         numbers_start = stop + n * width
@@ -550,6 +591,8 @@ def _blocks(record: bytes, head_bytes: int, n_blocks: int) -> list[Block]:
             raise ValueError("it is too short")
         values = json.loads(record[text_start:text_stop]) if n_text else None
         times = views_by_type[time_type]
+        if n_text and (not isinstance(values, list) or len(values) != n):
+            raise ValueError("a list has other values than times")
         if not n:
             blocks.append(EMPTY_LIST if n_text else EMPTY)
             continue

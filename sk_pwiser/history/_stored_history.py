@@ -8,6 +8,7 @@ from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, Literal, Self
 from uuid import uuid4
@@ -30,18 +31,21 @@ from sk_pwiser.history._key_log import Array, unique_keys
 from sk_pwiser.history._one_row import OneRow, PastsOfKeys
 from sk_pwiser.history._plan import ListPlan, Plan
 from sk_pwiser.history._store_blocks import (
+    NUMBER_BYTES,
     AmountTree,
     Block,
     KeyPast,
     ReadBlock,
     Tree,
     all_rows_record_name,
+    check_blocks,
     empty_blocks,
     listed,
     read_record,
     record_name,
     seen,
     to_json,
+    widths_of_blocks,
     write_record,
 )
 from sk_pwiser.history._store_changes import (
@@ -58,6 +62,10 @@ N_READS = 10
 
 class BlockIsGone(ValueError):
     """Another process has replaced a block since the record above it was read."""
+
+
+class OtherSettingsError(ValueError):
+    """A record was written with other settings than those that its reader has."""
 
 
 class StoredHistory:
@@ -93,6 +101,9 @@ class StoredHistory:
 
     Notes
     -----
+    An object refuses a store that is being written, or whose writing ended half-way,
+    and records that were written with other settings than it has read.
+
     The totals over all keys, to whose rates others are shrunk, and `end_` are read
     once; `refresh` reads them again. An object keeps the blocks that it has read last.
     Several processes may change a store in turn, but not at the same time.
@@ -156,7 +167,9 @@ class StoredHistory:
     ) -> Self:
         """Write the state of a history to a store.
 
-        Records of other keys stay; clear a store that has another history.
+        Records of other keys stay; clear a store that has another history, or take
+        another prefix, which servers may use until the new one is complete. A store
+        that fails half-way has no history until it is written again.
 
         Parameters
         ----------
@@ -177,19 +190,26 @@ class StoredHistory:
         TypeError
             If values of keys or lists are neither text nor numbers.
         """
-        store.pop(f"{prefix}:journal", None)  # of another history
-        store.pop(f"{prefix}:changes", None)
-        with refusing(f"store[{prefix!r}]", "holds no valid history"):
+        with refusing(
+            f"store[{prefix!r}]",
+            "holds no valid history; clear the store, or take another prefix",
+        ):
             former_content = json.loads(store.get(prefix, b"{}"))
         # Servers may still have blocks of an earlier history with its numbers, and
         # objects numbers of its changes.
-        records = _records(
-            history,
-            prefix,
-            n_changes=former_content.get("n_changes", 0),
-            next_id=former_content.get("next_id", 0),
+        n_changes = former_content.get("n_changes", 0)
+        records, next_id = _records(
+            history, prefix, next_id=former_content.get("next_id", 0)
         )
+        numbers = {"n_changes": n_changes, "next_id": next_id}
+        # Until the last record is written, the store has no history: rows that its
+        # records have already would be appended once more. The journal of another
+        # history goes after this mark, without which it is still needed.
+        store[prefix] = _mark_of_incomplete_store(numbers)
+        store.pop(f"{prefix}:journal", None)
+        store.pop(f"{prefix}:changes", None)
         store.update(records)
+        store[prefix] = _description(history, numbers)
         return cls(store, prefix=prefix)
 
     def refresh(self) -> Self:
@@ -204,7 +224,13 @@ class StoredHistory:
             text = self.store.get(self.prefix)
             if text is None:
                 raise ValueError("the store has no such key")
-            content, plan = _history_features.read_description(json.loads(text))
+            values = json.loads(text)
+            if _is_incomplete(values):
+                raise ValueError(
+                    "it is being written, or its writing ended half-way; if no process "
+                    "writes it, write the history again"
+                )
+            content, plan = _history_features.read_description(values)
             state = empty_state(plan, content["classes"])
             state.end = content["end"]
             state.has_labels = content["has_labels"]
@@ -432,6 +458,12 @@ class StoredHistory:
         if journal is None:
             return
         try:
+            is_incomplete = _is_incomplete(json.loads(self.store.get(self.prefix, b"")))
+        except ValueError:  # the record is damaged, and the journal may have another
+            is_incomplete = False
+        if is_incomplete:  # the journal is of the history before
+            return
+        try:
             texts, dropped = json.loads(journal)
         except ValueError:  # it is not complete, and no record is written
             texts = {}
@@ -468,6 +500,8 @@ class StoredRow(OneRow):
         self.prefix = prefix
         state, plan = history._fitted()
         self.plans = plan.key_plans
+        self.settings = number_of_settings(plan)
+        self.widths = [widths_of_blocks(key_plan) for key_plan in self.plans]
         self.read_block = lru_cache(maxsize=1024)(self._read_block)
         super().__init__(state, plan)
 
@@ -482,7 +516,8 @@ class StoredRow(OneRow):
 
     def read_all_rows_past(self) -> KeyPast:
         name = all_rows_record_name(self.prefix)
-        return read_record(self.store[name], name)
+        # The key of all rows is the last one.
+        return self._read_past(-1, name, self.store[name])
 
     def values_of(self, column: str, elements: Sequence[Any]) -> Sequence[Any]:
         return elements
@@ -507,14 +542,46 @@ class StoredRow(OneRow):
         if name is None:
             return None, None
         record = self.store.get(name)
-        return name, None if record is None else read_record(record, name)
+        if record is None:
+            return name, None
+        try:
+            return name, self._read_past(key, name, record)
+        except OtherSettingsError:
+            if self._is_current():
+                # An earlier history of the store had this key, the present one has not.
+                return name, None
+            raise
+
+    def _read_past(self, key: int, name: str, record: bytes) -> KeyPast:
+        past = read_record(record, name)
+        if past.settings not in (None, self.settings):
+            raise OtherSettingsError(
+                f"store[{name!r}] was written with other settings than those that this "
+                f"object has read from store[{self.prefix!r}]: another process has "
+                "written the history again, or is writing it. Call refresh() when it "
+                "has ended."
+            )
+        check_blocks(past, name, self.widths[key])
+        return past
+
+    def _is_current(self) -> bool:
+        """Return whether the history of the store still has these settings."""
+        with refusing(f"store[{self.prefix!r}]", "holds no valid history"):
+            values = json.loads(self.store[self.prefix])
+            if _is_incomplete(values):
+                return False
+            _, plan = _history_features.read_description(values)
+        return number_of_settings(plan) == self.settings
 
     def _read_block(self, number: int) -> Block:
         name = f"{self.prefix}:{number}"
         record = self.store.get(name)
         if record is None:
             raise BlockIsGone(f"The store has no {name!r}; write the history again.")
-        return read_record(record, name).blocks[0]
+        past = read_record(record, name)
+        if len(past.blocks) != 1:
+            raise ValueError(f"store[{name!r}] is no valid record of a block.")
+        return past.blocks[0]
 
 
 class Change:
@@ -541,6 +608,7 @@ class Change:
         self.records: dict[str, bytes] = {}
         self.dropped: list[str] = []
         self.plans = plan.key_plans
+        self.settings = number_of_settings(plan)
         self.trees = [self._trees(key_plan) for key_plan in self.plans]
 
     def append(self, rows: Rows, end: Any) -> None:
@@ -568,7 +636,7 @@ class Change:
                 ):
                     root, _ = tree.changed(block, added, end=end)
                     roots.append(root)
-                self.records[name] = write_record(end, roots)
+                self.records[name] = write_record(end, roots, self.settings)
 
     def complete(self, rows: Rows, end: Any) -> tuple[Array, Array]:
         """Fill in labels; return which rows are absent, and which have a label."""
@@ -585,7 +653,9 @@ class Change:
                 if past is not None:
                     stored_rows = key_rows[self._has_rows(past, rows.time[key_rows])]
                     roots = self._completed(key, past, rows, stored_rows, is_final)
-                    self.records[name] = write_record(past.reference, roots)
+                    self.records[name] = write_record(
+                        past.reference, roots, self.settings
+                    )
                 # With `max_age`, keys have forgotten rows that the log of all rows has.
                 if plan.max_age is None:
                     is_absent[np.setdiff1d(key_rows, stored_rows)] = True
@@ -684,7 +754,9 @@ class Change:
         """Write a block, and return its number."""
         number = self.next_id
         self.next_id += 1
-        self.records[f"{self.prefix}:{number}"] = write_record(0, [block])
+        self.records[f"{self.prefix}:{number}"] = write_record(
+            0, [block], self.settings
+        )
         return number
 
     def read_block(self, number: int) -> Block:
@@ -768,6 +840,24 @@ def _elements(
     ]
 
 
+def number_of_settings(plan: Plan) -> int:
+    """Return a number of what the records of a history depend on, of 8 bytes."""
+    settings = [plan.params, plan.kind, plan.task_names]
+    values, _ = _history_features.FORM.encode(settings, "settings")
+    text = json.dumps(values, sort_keys=True)
+    digest = blake2b(text.encode(), digest_size=NUMBER_BYTES)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _mark_of_incomplete_store(numbers: dict[str, int]) -> bytes:
+    """Return what stands for the description while the other records are written."""
+    return to_json({"is_incomplete": True} | numbers).encode()
+
+
+def _is_incomplete(content: Mapping[str, Any]) -> bool:
+    return bool(content.get("is_incomplete"))
+
+
 def _description(history: HistoryFeatures, numbers: dict[str, int]) -> bytes:
     """Return the record of what is known beside the keys."""
     content = history._describe() | numbers
@@ -777,9 +867,12 @@ def _description(history: HistoryFeatures, numbers: dict[str, int]) -> bytes:
 
 
 def _records(
-    history: HistoryFeatures, prefix: str, *, n_changes: int, next_id: int
-) -> dict[str, bytes]:
-    """Return all records of a history by their names."""
+    history: HistoryFeatures, prefix: str, *, next_id: int
+) -> tuple[dict[str, bytes], int]:
+    """Return the records of all keys by their names, and the number of the next block.
+
+    `next_id` is the number of the first block.
+    """
     state, plan = history._fitted()
     state = state.whole(plan)
     change = Change(plan, prefix, next_id)
@@ -808,7 +901,7 @@ def _records(
             ]
             name = record_name(prefix, key_plan, key_values)
             assert name is not None  # a key of the state has no missing value
-            change.records[name] = write_record(past.reference or 0, roots)
-    numbers = {"n_changes": n_changes, "next_id": change.next_id}
-    # The last one written.
-    return change.records | {prefix: _description(history, numbers)}
+            change.records[name] = write_record(
+                past.reference or 0, roots, change.settings
+            )
+    return change.records, change.next_id

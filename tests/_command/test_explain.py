@@ -1,6 +1,8 @@
 """`python -m sk_pwiser explain` on small files."""
 
+import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy.special import expit
 from small_model import DATA, small
 
-from sk_pwiser import __main__ as command
+from sk_pwiser._command import _explain, _main
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.inspection import explain_rows
 
@@ -47,7 +49,7 @@ COMMON = ["explain", "model.zip", "rows.csv", "--background", "background.csv"]
 
 
 def test_a_line_per_row_and_task_says_why(folder, model, capsys):
-    command.main([*COMMON, "--tasks", "click", "cvr", "--largest", "2"])
+    _main.main([*COMMON, "--tasks", "click", "cvr", "--largest", "2"])
     lines = capsys.readouterr().out.splitlines()
     expected = explain_rows(model, ROWS, background=BACKGROUND, tasks=["click", "cvr"])
     assert len(lines) == 2 * N_ROWS
@@ -67,7 +69,7 @@ def test_a_line_per_row_and_task_says_why(folder, model, capsys):
 def test_the_table_has_all_contributions(folder, model, capsys, name):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
-    command.main([*COMMON, "--id", "request", "--output", name, "--over-all-rows"])
+    _main.main([*COMMON, "--id", "request", "--output", name, "--over-all-rows"])
     lines = capsys.readouterr().out.splitlines()
     read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
     table = read(name)
@@ -92,7 +94,7 @@ def test_the_table_has_all_contributions(folder, model, capsys, name):
 def test_parquet_files_and_the_default_background(folder, model, capsys):
     pytest.importorskip("pyarrow")
     ROWS.to_parquet("rows.parquet")
-    command.main(["explain", "model.zip", "rows.parquet"])
+    _main.main(["explain", "model.zip", "rows.parquet"])
     lines = capsys.readouterr().out.splitlines()
     expected = explain_rows(model, ROWS)
     reasons = "; ".join(expected.reasons(2, "click"))
@@ -102,7 +104,7 @@ def test_parquet_files_and_the_default_background(folder, model, capsys):
 def test_a_calibrated_model_with_groups(folder, model, capsys):
     calibrator = FunnelCalibrator(model, cv=None, method="sigmoid", by="shop")
     calibrator.fit(X, Y).save("model.zip")
-    command.main([*COMMON, "--tasks", "conversion"])
+    _main.main([*COMMON, "--tasks", "conversion"])
     lines = capsys.readouterr().out.splitlines()
     p = calibrator.predict_proba(ROWS)[:, 1]
     shown = [float(re.search(r" ([\d.]+)%", line)[1]) / 100 for line in lines]
@@ -118,7 +120,7 @@ def test_amounts_and_positions(folder, capsys):
         value_tasks={"spend": "conversion"},
     ).fit(table, labels)
     model.save("model.zip")
-    command.main([*COMMON, "--tasks", "spend"])
+    _main.main([*COMMON, "--tasks", "spend"])
     lines = capsys.readouterr().out.splitlines()
     amounts = model.predict_value(table[:N_ROWS])
     shown = [float(re.search(r"spend (\S+):", line)[1]) for line in lines]
@@ -128,7 +130,7 @@ def test_amounts_and_positions(folder, capsys):
 
 def test_a_row_like_the_background_has_no_reasons(folder, capsys):
     pd.concat([ROWS[:1]] * 3).to_csv("rows.csv", index=False)
-    command.main(["explain", "model.zip", "rows.csv", "--tasks", "click"])
+    _main.main(["explain", "model.zip", "rows.csv", "--tasks", "click"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     end = ": no column differs from the background"
@@ -186,7 +188,7 @@ def test_errors_are_one_line(folder, capsys, options, message):
             "array.zip"
         )
     with pytest.raises(SystemExit) as exit_:
-        command.main(["explain", *options])
+        _main.main(["explain", *options])
     assert exit_.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("python -m sk_pwiser explain: error: ")
@@ -201,5 +203,27 @@ def test_a_file_of_something_else_is_named(folder, capsys):
     history.fit(X.assign(at=np.arange(len(X))), Y)
     history.save("history.zip")
     with pytest.raises(SystemExit):
-        command.main(["explain", "history.zip", "rows.csv"])
+        _main.main(["explain", "history.zip", "rows.csv"])
     assert "history.zip holds no MultiTaskCTRCVRClassifier" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["reasons.csv", "reasons.csv.gz", "reasons.parquet"])
+def test_a_table_that_fails_half_way_leaves_the_earlier_one(
+    tmp_path, monkeypatch, name
+):
+    table = pd.DataFrame({"row": [0, 1], "column": "age", "value": [1.5, None]})
+    explanations = SimpleNamespace(to_frame=table.copy)
+    arguments = SimpleNamespace(output=tmp_path / name, id=None)
+    _explain.write_table(explanations, None, arguments)
+    read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
+    assert read(arguments.output)["column"].tolist() == ["age", "age"]
+    before = arguments.output.read_bytes()
+
+    def fails(*args):
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="no space"):
+        _explain.write_table(explanations, None, arguments)
+    assert arguments.output.read_bytes() == before
+    assert os.listdir(tmp_path) == [name]

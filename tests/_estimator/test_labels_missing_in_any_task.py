@@ -1,6 +1,7 @@
 """Any task may lack its label in any row, the first one as well."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import roc_auc_score
@@ -184,3 +185,49 @@ def test_two_logs_of_which_one_lacks_the_click(task_space):
     for rows in (is_second, ~is_second):
         expected = log.target.to_numpy()[rows].mean(axis=0)
         assert_allclose(p[rows].mean(axis=0), expected, rtol=0.2)
+
+
+# ------------------------------------------------------------ six attitudes
+
+N_TASKS = 6
+
+
+def survey(seed, n_rows=6_000):
+    """Six alike sibling tasks, of which each row has two to four labels."""
+    rng = np.random.default_rng(seed)
+    columns = rng.integers(0, 8, (n_rows, 5))
+    numbers = rng.normal(size=(n_rows, 3))
+    shared = rng.normal(size=(5, 8))[np.arange(5), columns].sum(axis=1)
+    logits = np.empty((n_rows, N_TASKS))
+    for task in range(N_TASKS):
+        effects = rng.normal(size=(5, 8))[np.arange(5), columns].sum(axis=1)
+        slopes = np.ones(3) + 0.5 * rng.normal(size=3)
+        logits[:, task] = 0.5 * shared + 0.15 * effects + numbers @ slopes * 0.5 - 0.5
+    labels = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float)
+    n_asked = rng.integers(2, 5, n_rows)
+    order = rng.random(logits.shape).argsort(axis=1).argsort(axis=1)
+    asked = np.where(order < n_asked[:, np.newaxis], labels, np.nan)
+    table = pd.DataFrame(columns, columns=list("abcde")).astype("category")
+    table[["x", "y", "z"]] = numbers
+    names = [f"q{task}" for task in range(N_TASKS)]
+    return table, pd.DataFrame(asked, columns=names), labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_six_siblings_are_as_good_as_six_models(seed):
+    table, asked, labels = survey(seed, 9_000)
+    train = slice(0, 6_000)
+    test = slice(6_000, None)
+    model = MultiTaskCTRCVRClassifier(
+        missing_labels="ignore", task_parents=None, random_state=0
+    ).fit(table[train], asked[train])
+    p = model.predict_proba(table[test])
+    for task, name in enumerate(asked):
+        is_asked = asked[train][name].notna()
+        alone = MultiTaskCTRCVRClassifier(random_state=0).fit(
+            table[train][is_asked], asked[train][name][is_asked]
+        )
+        separate = alone.predict_proba(table[test])[:, 1]
+        y = labels[test, task]
+        assert roc_auc_score(y, p[:, task]) >= roc_auc_score(y, separate) - 0.005

@@ -237,3 +237,11 @@ def test_signs_of_zero_and_missing_numbers_are_kept():
     new = old[[1, 0, 2, 2]]
     restored = RowChanges.between(old, new).applied_to(old)
     np.testing.assert_array_equal(restored.view(np.int32), new.view(np.int32))
+
+
+@pytest.mark.parametrize("runs", [[[0, 3]] * 1000, [[0, 4], [0, -1]], [[0, 9]]])
+def test_rows_that_a_delta_repeats_are_refused(runs):
+    """A file of some kilobytes would take any memory."""
+    changes = RowChanges(runs=np.array(runs, np.int32), new_rows=np.zeros((0, 2)))
+    with pytest.raises(ValueError, match="it makes"):
+        changes.applied_to(np.ones((4, 2)))

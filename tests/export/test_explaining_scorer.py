@@ -98,6 +98,18 @@ def test_lists_are_explained():
     assert_allclose(found.contributions, expected.contributions, atol=1e-5)
 
 
+def test_lists_beside_the_shifts_of_a_calibrator_are_explained():
+    table = author_lists(np.random.default_rng(0), N)[["author", "also"]]
+    table["area"] = X["area"].to_numpy()
+    model = FunnelCalibrator(small().fit(table, Y), method="sigmoid", by="area")
+    model.fit(table, Y)
+    background = table[20:26]
+    scorer = Scorer(model, runtime="torch", explain=True, background=background)
+    expected = explain_rows(model, table[:5], background=background)
+    _, found = scorer.explain(table[:5].to_dict("records"))
+    assert_allclose(found.contributions, expected.contributions, atol=1e-5)
+
+
 def test_equal_rows_have_equal_reasons(monkeypatch):
     from sk_pwiser.inspection import _shapley
 

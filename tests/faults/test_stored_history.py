@@ -1,40 +1,17 @@
 """A writer of a stored history that stops after any number of writes, and restarts."""
 
-from collections import UserDict
-
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from stopped_store import Stopped
+from stopped_store import StoppingStore as Store
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory
 
 pytestmark = pytest.mark.slow
 
 N_BATCHES, PERIOD = 4, 10
-
-
-class Stopped(Exception):
-    pass
-
-
-class Store(UserDict):
-    """A dict that refuses all writes after a number of them, as after a kill."""
-
-    n_left = 10**6
-
-    def _count(self):
-        if self.n_left == 0:
-            raise Stopped
-        self.n_left -= 1
-
-    def __setitem__(self, name, record):
-        self._count()
-        super().__setitem__(name, record)
-
-    def __delitem__(self, name):
-        self._count()
-        super().__delitem__(name)
 
 
 def batch(number):

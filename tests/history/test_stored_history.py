@@ -262,3 +262,33 @@ def test_an_error_of_the_store_is_its_own():
     StoredHistory.write(HistoryFeatures(["user"], time="t").fit(X), store)
     with pytest.raises(ConnectionError, match="timed out"):
         StoredHistory(Unreachable(store))
+
+
+def test_records_of_another_form_are_no_valid_ones(monkeypatch):
+    """They have a right head, but not the blocks of this history."""
+    monkeypatch.setattr(_store_blocks, "BLOCK_BYTES", 1)
+    X = pd.DataFrame({"user": list("aaaab"), "t": range(5)})
+    delay = {"label_delay": 10}
+    history = HistoryFeatures(["user"], time="t", half_lives=[2], **delay).fit(
+        X, [0] * 5
+    )
+    store = {}
+    StoredHistory.write(history, store)
+    other = HistoryFeatures(["user"], time="t", half_lives=[], **delay).fit(X, [0] * 5)
+    past = _store_blocks.read_record(store['history:user:["a"]'], "a")
+    assert any(block.level for block in past.blocks)
+    StoredHistory.write(other, other_store := {})
+    narrow = _store_blocks.read_record(other_store['history:user:["b"]'], "b")
+    row = {"user": "a", "t": 9}
+    for blocks in ([], past.blocks[:-1], narrow.blocks):
+        record = _store_blocks.write_record(4, blocks, past.settings)
+        damaged = store | {'history:user:["a"]': record}
+        with pytest.raises(ValueError, match=r"user:.* is no valid record"):
+            StoredHistory(damaged).transform_row(row)
+        with pytest.raises(ValueError, match=r"user:.* is no valid record"):
+            StoredHistory(damaged).update(X[:1].assign(t=5), [0])
+    for name in store:
+        if name.removeprefix("history:").isdecimal():
+            store[name] = _store_blocks.write_record(4, [], past.settings)
+    with pytest.raises(ValueError, match="is no valid record of a block"):
+        StoredHistory(store).transform_row(row)

@@ -10,7 +10,7 @@ import pytest
 from small_model import X, Y
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser import __main__ as command
+from sk_pwiser._command import _compare, _generated_logs, _log_file, _main, _options
 from sk_pwiser._tasks._labels import check_targets
 from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection import _package_models, compare_models
@@ -24,11 +24,11 @@ FEW = ["--folds", "2", "--max-epochs", "1", "--jobs", "1"]
 @pytest.fixture(autouse=True)
 def _small_examples(monkeypatch):
     monkeypatch.delenv("SK_PWISER_DATA", raising=False)
-    small = command.make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
-    monkeypatch.setattr(command, "make_ctr_cvr", lambda *args, **kwargs: small)
-    monkeypatch.setattr(command, "N_LOGS", 1)
-    monkeypatch.setattr(command, "N_TRAIN", 400)
-    monkeypatch.setattr(command, "N_USERS", 40)
+    small = _generated_logs.make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
+    monkeypatch.setattr(_generated_logs, "make_ctr_cvr", lambda *args, **kwargs: small)
+    monkeypatch.setattr(_generated_logs, "N_LOGS", 1)
+    monkeypatch.setattr(_generated_logs, "N_TRAIN", 400)
+    monkeypatch.setattr(_generated_logs, "N_USERS", 40)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ MAIN = {
 
 @FEW_USERS
 def test_generated_logs(capsys):
-    command.main([*FEW, "--seed", "3"])
+    _main.main([*FEW, "--seed", "3"])
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
     for title, names in MAIN.items():
@@ -88,30 +88,30 @@ def test_a_comparison_of_ids_as_numbers_says_so_at_its_end(capsys, tmp_path):
     rows = pd.DataFrame({"shop_id": np.arange(len(X)) % 50 + 10_000}).join(Y)
     rows.to_csv(tmp_path / "log.csv", index=False)
     options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y.columns]
-    command.main([*FEW, *options])
+    _main.main([*FEW, *options])
     out = capsys.readouterr().out
     end = "read as numbers, which may mislead: shop_id"
     assert end in out.splitlines()[-2]
-    command.main([*FEW, *options, "--categorical", "shop_id"])
+    _main.main([*FEW, *options, "--categorical", "shop_id"])
     assert end not in capsys.readouterr().out
 
 
 def test_visits_come_in_the_order_of_time():
-    X, Y = command.make_visits(200, seed=0)
+    X, Y = _generated_logs.make_visits(200, seed=0)
     assert X["time"].is_monotonic_increasing
     assert (Y["conversion"] <= Y["click"]).all()
     cut = len(X) // 2
     # Most users of the later half are new.
     assert X["user"][cut:].isin(X["user"][:cut]).mean() < 0.3
-    again, _ = command.make_visits(200, seed=0)
+    again, _ = _generated_logs.make_visits(200, seed=0)
     assert again.equals(X)
 
 
 def test_the_scores_are_those_of_each_task():
-    log = command.make_ctr_cvr()
+    log = _generated_logs.make_ctr_cvr()
     X, Y = log.data, log.target
     model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0).fit(X, Y)
-    found = command.score(model, X, Y)
+    found = _generated_logs.score(model, X, Y)
     assert found[0] == ctr_auc_scorer(model, X, Y)
     assert found[3] == ctcvr_auc_scorer(model, X, Y)
     assert np.mean(found[1::3]) == pytest.approx(-mean_log_loss_scorer(model, X, Y))
@@ -124,12 +124,12 @@ def test_real_impressions_are_added(monkeypatch, capsys):
 
     def load(path, second, *, subset):
         asked.append((path, second, subset))
-        return command.make_ctr_cvr()
+        return _generated_logs.make_ctr_cvr()
 
     monkeypatch.setenv("SK_PWISER_DATA", "folder")
-    monkeypatch.setattr(command, "load_kuairand", load)
-    monkeypatch.setattr(command, "show_logs", lambda arguments: None)
-    command.main(FEW)
+    monkeypatch.setattr(_main, "load_kuairand", load)
+    monkeypatch.setattr(_main, "show_logs", lambda arguments: None)
+    _main.main(FEW)
     assert asked == [("folder", "engage", "train"), ("folder", "long", "train")]
     out = capsys.readouterr().out
     assert "KuaiRand, click and engage: 600 rows" in out
@@ -138,7 +138,7 @@ def test_real_impressions_are_added(monkeypatch, capsys):
 
 def test_a_file_of_the_user(capsys, csv):
     options = ["--data", str(csv), "--targets", *Y.columns, "--weights", "0.1", "1"]
-    command.main([*FEW, *options])
+    _main.main([*FEW, *options])
     out = capsys.readouterr().out
     assert f"log.csv: {len(X)} rows, {X.shape[1]} features; click 41.33%, conv" in out
     assert out.count("Differences to bce") == 1
@@ -163,7 +163,7 @@ def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
         "fit",
         lambda self, *args: fitted.append(self) or fit(self, *args),
     )
-    command.main([*FEW, *options])
+    _main.main([*FEW, *options])
     assert [model.max_epochs for model in fitted] == [1, 1]
     out = capsys.readouterr().out
     assert "Differences to sk_pwiser over" in out
@@ -186,7 +186,7 @@ def test_values_are_compared(monkeypatch, tmp_path, capsys, against_others):
     options += ["--values", "spend:conversion", "--values", "seconds:"]
     if against_others:
         options.append("--against-others")
-    command.main([*FEW, *options])
+    _main.main([*FEW, *options])
     out = capsys.readouterr().out
     events = int(Y["conversion"].sum())
     described, _ = out.split("\n* ", maxsplit=1)
@@ -217,21 +217,21 @@ def test_amounts_of_every_type_are_read(tmp_path, kind):
     write(log, tmp_path / "log.parquet")
     options = ["--data", str(tmp_path / "log.parquet"), "--targets", "see", "buy"]
     options += ["--values", "spend:buy", "--ignore", "id", "at"]
-    arguments = command.make_parser().parse_args(options)
-    command.check(arguments)
-    X, Y, _ = command.read(arguments)
+    arguments = _options.make_parser().parse_args(options)
+    _options.check(arguments)
+    X, Y, *_ = _log_file.read(arguments)
     assert list(X) == ["age"]
     assert list(Y) == ["see", "buy", "spend"]
-    targets = check_targets(Y, value_tasks=command.read_value_tasks(arguments))
+    targets = check_targets(Y, value_tasks=_options.read_value_tasks(arguments))
     expected = {"int": [1, np.nan, 3]}.get(kind, [1.5, np.nan, 2.25])
     np.testing.assert_array_equal(targets.amounts[:, 0], expected)
 
 
 def test_names_of_values():
     options = ["--targets", "click", "buy", "--values", "a:b:buy,c:", "d", "e::click"]
-    arguments = command.make_parser().parse_args(["--data", "log.csv", *options])
+    arguments = _options.make_parser().parse_args(["--data", "log.csv", *options])
     expected = {"a:b": "buy", "c": None, "d": None, "e:": "click"}
-    assert command.read_value_tasks(arguments) == expected
+    assert _options.read_value_tasks(arguments) == expected
 
 
 @pytest.mark.parametrize("options", [[], ["--against-others"]])
@@ -251,8 +251,8 @@ def test_refit_reaches_every_network(monkeypatch, tmp_path, options):
         return self
 
     monkeypatch.setattr(MultiTaskCTRCVRClassifier, "fit", noted)
-    command.main([*FEW, *options])
-    command.main([*FEW, *options, "--refit"])
+    _main.main([*FEW, *options])
+    _main.main([*FEW, *options, "--refit"])
     n_fits = len(stages) // 2
     assert stages == [{None}] * n_fits + [{1, 2}] * n_fits
 
@@ -275,18 +275,18 @@ def test_reading_files(tmp_path, name):
     is_indexed = name.startswith("indexed")
     path = write(LOG.set_index(["id", "at"]) if is_indexed else LOG, tmp_path / name)
     options = ["--targets", "see", "buy", "--categorical", "id", "--time", "at"]
-    arguments = command.make_parser().parse_args(["--data", str(path), *options])
-    features, labels, times = command.read(arguments)
+    arguments = _options.make_parser().parse_args(["--data", str(path), *options])
+    features, labels, times, _ = _log_file.read(arguments)
     assert features.dtypes.astype(str).to_dict() == {"id": "category", "age": "float64"}
     assert labels.columns.tolist() == ["see", "buy"]
     np.testing.assert_array_equal(labels, [[1, 0], [1, 1], [0, 0]])
     np.testing.assert_array_equal(times, LOG["at"])
     arguments.ignore, arguments.categorical = ["id"], []
-    assert command.read(arguments)[0].columns.tolist() == ["age"]
+    assert _log_file.read(arguments)[0].columns.tolist() == ["age"]
     ids = [2**53 + 1, None, 2**53]
     write(LOG.assign(id=pd.array(ids, "Int64")), path)
     arguments.ignore, arguments.categorical = [], ["id"]
-    read_ids = command.read(arguments)[0]["id"]
+    read_ids = _log_file.read(arguments)[0]["id"]
     assert [int(value) for value in read_ids.cat.categories] == [2**53, 2**53 + 1]
     assert read_ids.isna().tolist() == [False, True, False]
 
@@ -301,7 +301,7 @@ A12;2134;None;;3;2026-03-29 00:10:56 +0100;1;1
 def read_texts(tmp_path, text, *options):
     (tmp_path / "log.csv").write_text(text)
     options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y, *options]
-    return command.read(command.make_parser().parse_args(options))
+    return _log_file.read(_options.make_parser().parse_args(options))[:3]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
@@ -343,8 +343,9 @@ def test_an_id_has_one_value_in_all_parts_of_a_large_file(tmp_path):
     with pytest.warns(pd.errors.DtypeWarning):
         assert pd.read_csv(tmp_path / "log.csv")["zip"].nunique() > 150
     options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y]
-    arguments = command.make_parser().parse_args(options)
-    assert command.read(arguments)[0]["zip"].nunique() == table["zip"].nunique() == 102
+    arguments = _options.make_parser().parse_args(options)
+    features, *_ = _log_file.read(arguments)
+    assert features["zip"].nunique() == table["zip"].nunique() == 102
 
 
 @pytest.mark.parametrize("end", ["Z", " UTC", "UTC", " +01:00", "+0100", " -05", ""])
@@ -371,7 +372,6 @@ def write(frame, path):
 
 
 def test_worker_processes_find_what_the_command_uses():
-    """As a module, the command sends its functions to the workers by value."""
     options = ["--max-epochs", "1", "--jobs", "2"]
     command_line = [sys.executable, "-m", "sk_pwiser", *options]
     done = subprocess.run(command_line, capture_output=True, text=True, check=False)
@@ -385,7 +385,7 @@ def test_scores_and_warnings_are_those_that_a_reader_expects(tmp_path, capsys):
     # Each fit warns of a column with one value.
     path = write(X.assign(at=times, same=1, **Y), tmp_path / "log.csv")
     options = ["--data", str(path), "--targets", *Y, "--time", "at", "--folds", "3"]
-    command.main(["--max-epochs", "1", "--jobs", "2", *options])
+    _main.main(["--max-epochs", "1", "--jobs", "2", *options])
     out, err = capsys.readouterr()
     assert "minus log loss" not in out
     [row] = [each for each in rows_of_table(out) if each[:3] == ["log", "loss", "bce"]]
@@ -405,12 +405,12 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys):
         seen.update(kwargs)
         return compare_models(*args, **kwargs)
 
-    monkeypatch.setattr(command.model_selection, "compare_models", compare)
+    monkeypatch.setattr(_compare.model_selection, "compare_models", compare)
     times = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X))[::-1], "h")
     words = Y.replace({0: " no", 1: "YES"})
     path = write(X.assign(at=times, late=times, **words), tmp_path / "log.csv")
     options = ["--targets", *Y.columns, "--time", "at", "--ignore", "late"]
-    command.main([*FEW, "--data", str(path), *options])
+    _main.main([*FEW, "--data", str(path), *options])
     out = capsys.readouterr().out
     assert f"{len(X)} rows, {X.shape[1]} features; click 41.33%, conv" in out
     assert "2 folds in the order of 'at', seed 0" in out
@@ -427,14 +427,14 @@ DAYS = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X)) // 3, "D")
 
 def test_a_column_of_real_dates_is_the_time(tmp_path, capsys):
     path = write(X.assign(at=DAYS, **Y), tmp_path / "log.parquet")
-    command.main([*FEW, "--data", str(path), "--targets", *Y])
+    _main.main([*FEW, "--data", str(path), "--targets", *Y])
     out = capsys.readouterr().out
     assert out.startswith(
         "The dates in 'at' order the rows, as with --time at; to leave"
     )
     assert "2 folds in the order of 'at', seed 0" in out
     assert f"{X.shape[1]} features; click" in out
-    command.main([*FEW, "--data", str(path), "--targets", *Y, "--ignore", "at"])
+    _main.main([*FEW, "--data", str(path), "--targets", *Y, "--ignore", "at"])
     assert "stratified by funnel depth" in capsys.readouterr().out
 
 
@@ -443,28 +443,28 @@ def test_dates_as_text_are_proposed_as_the_time(tmp_path, capsys, name):
     texts = DAYS.strftime("%Y-%m-%d")
     table = X.assign(at=texts, local=DAYS.strftime("%d/%m/%Y"), **Y)
     path = write(table, tmp_path / name)
-    command.main([*FEW, "--data", str(path), "--targets", *Y])
+    _main.main([*FEW, "--data", str(path), "--targets", *Y])
     out = capsys.readouterr().out
     proposal = "If 'at' orders the rows, judge and compare on later rows: --time at"
     assert out.count("judge and compare on later rows") == out.count(proposal) == 1
     assert "The folds are random, although these columns hold dates: at" in out
     options = ["--targets", *Y, "--time", "at", "--ignore", "local"]
-    command.main([*FEW, "--data", str(path), *options])
+    _main.main([*FEW, "--data", str(path), *options])
     assert "hold dates" not in capsys.readouterr().out
 
 
 def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
     names = ["sk_pwiser", "logistic_regression"]
-    few = command.model_selection.named_models(names, n_tasks=2)
+    few = _compare.model_selection.named_models(names, n_tasks=2)
     monkeypatch.setattr(
-        command.model_selection, "named_models", lambda *args, **kwargs: few
+        _compare.model_selection, "named_models", lambda *args, **kwargs: few
     )
     times = pd.date_range("2026-01-01", periods=len(X), freq="h")
     options = ["--targets", *Y.columns, "--time", "at", "--against-others"]
     found = []
     for name, other in (("a.csv", times), ("b.csv", times + pd.Timedelta("9h"))):
         path = write(X.assign(at=other, **Y), tmp_path / name)
-        command.main([*FEW, "--data", str(path), *options])
+        _main.main([*FEW, "--data", str(path), *options])
         out = capsys.readouterr().out
         found.append(rows_of_table(out))
     assert found[0] == found[1]
@@ -480,7 +480,7 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
     assert len({text[-6:] for text in at}) == 2
     monkeypatch.chdir(tmp_path)
     write(X.assign(at=at, **Y), tmp_path / "log.parquet")
-    command.main([*FEW, *DATA, "--time", "at"])
+    _main.main([*FEW, *DATA, "--time", "at"])
     assert "2 folds in the order of 'at', seed 0" in capsys.readouterr().out
 
 
@@ -552,8 +552,17 @@ def test_errors_are_one_line(monkeypatch, tmp_path, capsys, columns, options, me
     write(X.assign(**{**Y, **columns}), tmp_path / "log.parquet")
     (tmp_path / "latin.csv").write_bytes(b"caf\xe9")
     with pytest.raises(SystemExit) as exit_:
-        command.main([*FEW, *options])
+        _main.main([*FEW, *options])
     assert exit_.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m sk_pwiser: error: ")
     assert message in line
+
+
+def test_a_parquet_file_of_joined_tables(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    log = X.assign(**Y)
+    path = tmp_path / "log.parquet"
+    pd.concat([log[:300], log[:300]]).to_parquet(path)
+    _main.main(["--data", str(path), "--targets", *Y, *FEW])
+    assert capsys.readouterr().out.startswith("600 rows, ")
