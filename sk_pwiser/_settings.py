@@ -23,6 +23,7 @@ from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": "auto",
+    "combinations": "auto",
     "exposure_monotone": False,
     "exposure_tasks": None,
     "forget_after": None,

@@ -138,6 +138,8 @@ class Column:
     holds_lists: ClassVar[bool] = False
     # What its terms depend on, if the column says how a row was shown.
     exposure_shape: Any = None
+    # Whether its values can be combined with those of other columns.
+    is_combinable: bool = False
     # Whether rows in parts are sampled for it.
     needs_sample: ClassVar[bool] = False
 

@@ -72,6 +72,11 @@ class CategoryColumn(Column):
         return cls(name, choice.vocabulary(name))
 
     @property
+    def is_combinable(self) -> bool:  # type: ignore[override]
+        """Whether all of its values are told apart."""
+        return self.vocabulary.max_values is None
+
+    @property
     def cardinality(self) -> int:
         """Number of codes without those of rare values, the number of embeddings."""
         n_buckets = self.vocabulary.n_hash_buckets or 0

@@ -20,6 +20,7 @@ from sk_pwiser._columns._base import (
     TableCells,
     learning_order,
 )
+from sk_pwiser._columns._combination import CombinationColumn
 from sk_pwiser._columns._make_columns import make_columns
 from sk_pwiser._columns._piecewise_linear import MAX_BINS
 from sk_pwiser._columns._sparse import SparseColumns
@@ -79,6 +80,10 @@ class TableEncoder:
     estimator_name: str | None = None
     n_features_in_: int = field(init=False, repr=False)
     sparse_: SparseColumns | None = field(init=False, repr=False)
+    # Those of earlier versions have none.
+    combinations_: tuple[CombinationColumn, ...] = field(
+        default=(), init=False, repr=False
+    )
 
     def fit_transform(self, X: Any, sample_weight: np.ndarray | None = None) -> Any:
         """Learn a table, and return its arrays, see `stack`."""
@@ -110,6 +115,17 @@ class TableEncoder:
             self.warn_about_columns(table)
         in_order = [encoded[name] for name in table.columns if name in encoded]
         return EncodedTable(X=table.X, columns=in_order)
+
+    def add_combinations(
+        self, combinations: Sequence[CombinationColumn], encoded: EncodedTable
+    ) -> EncodedTable:
+        """Learn combinations of the columns of the table that these were learnt of."""
+        if not combinations:
+            return encoded
+        table = self.read(encoded.X)
+        self.combinations_ = tuple(combinations)
+        columns = [column.fit_table(table, None) for column in combinations]
+        return EncodedTable(X=encoded.X, columns=[*encoded.columns, *columns])
 
     def begin(self, X: Any) -> TableCells:
         """Learn the names and kinds of columns; return the checked table."""
@@ -152,7 +168,7 @@ class TableEncoder:
         With `names_new`, a warning names the columns that have new category values.
         """
         table = self.read(X)
-        columns = [column.encode_table(table) for column in table.columns.values()]
+        columns = [column.encode_table(table) for column in self.parts_]
         encoded = EncodedTable(X=table.X, columns=columns)
         # Those of lists come last.
         ordered = sorted(columns, key=lambda column: column.bag is not None)
@@ -335,6 +351,9 @@ class TableEncoder:
         changed.columns_ = [
             replacements.get(column, column) for column in self.columns_
         ]
+        changed.combinations_ = tuple(
+            replacements.get(column, column) for column in self.combinations_
+        )
         if self.sparse_ is not None:
             changed.sparse_ = replacements.get(self.sparse_, self.sparse_)
         return changed
@@ -351,8 +370,13 @@ class TableEncoder:
 
     @property
     def parts_(self) -> list[Any]:
-        """What is learnt and encoded: the columns, or a sparse table as a whole."""
-        return self.columns_ if self.sparse_ is None else [self.sparse_]
+        """What is learnt and encoded: all columns, or a sparse table as a whole."""
+        return self.all_columns_ if self.sparse_ is None else [self.sparse_]
+
+    @property
+    def all_columns_(self) -> list[Any]:
+        """The columns of a table, and then their combinations."""
+        return [*self.columns_, *self.combinations_]
 
     @property
     def read_columns_(self) -> list[Any]:
@@ -367,7 +391,8 @@ class TableEncoder:
     @property
     def code_columns_(self) -> list[Any]:
         """The columns whose values are codes with embeddings."""
-        return [column for column in self.columns_ if column.network_input == "codes"]
+        columns = self.all_columns_
+        return [column for column in columns if column.network_input == "codes"]
 
     @property
     def bag_columns_(self) -> list[Any]:
@@ -462,8 +487,7 @@ def grow_encoder(
     """
     table = encoder.read(X)
     grown = {
-        column: column.grow_table(table, forget_after)
-        for column in table.columns.values()
+        column: column.grow_table(table, forget_after) for column in encoder.parts_
     }
     grown_columns = {column: growth.column for column, growth in grown.items()}
     return encoder.with_columns(grown_columns), *_origins(grown.values())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from sk_pwiser._columns import _vocabulary
 from sk_pwiser._columns._choice import LIST_MAPPINGS
+from sk_pwiser._columns._combination import MOST_SOURCES
 from sk_pwiser._columns._list import POOLINGS
 from sk_pwiser._utils._checks import check_boolean, check_choice, check_integer
 
@@ -48,6 +49,7 @@ def check_encoding_params(params):
             "vectors must be None or a dict of columns and their tables; got "
             f"{type(vectors).__name__}."
         )
+    check_combinations(params["combinations"])
     monotone = params["exposure_monotone"]
     if not isinstance(monotone, bool | list | tuple):
         raise TypeError(
@@ -58,3 +60,28 @@ def check_encoding_params(params):
         raise TypeError(
             f"list_target_encoding must be a bool or a list of names; got {chosen!r}."
         )
+
+
+def check_combinations(combinations):
+    """Check what can be refused of `combinations` without a table."""
+    if combinations is None or isinstance(combinations, list):
+        for names in combinations or ():
+            if not isinstance(names, tuple | list):
+                raise TypeError(
+                    "combinations must hold tuples of names or indices of columns; got "
+                    f"{names!r}."
+                )
+            if not 2 <= len(names) <= MOST_SOURCES or len(set(names)) < len(names):
+                raise ValueError(
+                    f"Each of combinations must have 2 to {MOST_SOURCES} different "
+                    f"columns; got {tuple(names)!r}."
+                )
+    elif isinstance(combinations, str):
+        check_choice("combinations", combinations, ("auto",))
+    elif isinstance(combinations, bool | float):
+        raise TypeError(
+            'combinations must be "auto", None, a list of tuples of columns, or a '
+            f"largest number; got {combinations!r}."
+        )
+    else:
+        check_integer("combinations", combinations, at_least=1)

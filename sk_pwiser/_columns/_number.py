@@ -108,6 +108,11 @@ class NumericColumn(Column):
     # Whether the column has one number per row.
     is_scalar = True
 
+    @property
+    def is_combinable(self) -> bool:  # type: ignore[override]
+        """Whether the numbers can be cut into bins."""
+        return self.is_scalar
+
     n_bins_ = 0
 
     @classmethod

@@ -7,6 +7,7 @@ from sk_pwiser._columns._array import ArrayColumn
 from sk_pwiser._columns._base import Column
 from sk_pwiser._columns._bins_and_scores import BinsAndScoresColumn
 from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._combination import CombinationColumn
 from sk_pwiser._columns._exposure import ExposureColumn
 from sk_pwiser._columns._list import ListColumn
 from sk_pwiser._columns._list_weights import ListAges, ListWeights
@@ -34,5 +35,6 @@ KINDS: tuple[type[Column], ...] = (
     VectorColumn,
     CategoryColumn,
     ArrayColumn,
+    CombinationColumn,  # of several columns: it claims none
     *NUMERIC_ENCODINGS.values(),
 )

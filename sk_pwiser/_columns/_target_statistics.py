@@ -757,8 +757,11 @@ def find_target_columns(target_encoding, encoder, min_values):
     names = [column.name for column in encoder.columns_]
     category_names = encoder.category_names_
     chosen = set()
+    combinations = [column.name for column in encoder.combinations_]
     for column in target_encoding:
-        name = names[find_column("target_encoding", column, names)]
+        name = column
+        if column not in combinations:
+            name = names[find_column("target_encoding", column, names)]
         check_among("target_encoding", name, category_names, "category column")
         chosen.add(category_names.index(name))
     return sorted(chosen)

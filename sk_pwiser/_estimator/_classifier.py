@@ -240,6 +240,9 @@ class MultiTaskCTRCVRClassifier(
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if `X` has column names that are all strings.
+    combinations_ : list of tuple of (str or int)
+        The combinations of columns that are read beside these, see
+        :ref:`combinations`.
     column_encodings_ : dict of (str or int) to Bunch
         How each column was read: `kind`, `encoding` in words, `["values"]`, `rates` and
         `bins`; see :ref:`column_encodings`.
@@ -705,6 +708,7 @@ class MultiTaskCTRCVRClassifier(
             "value_names_": list(targets.learnt_values.names),
             "value_parents_": targets.learnt_values.parents_by_name(targets.task_names),
             "n_features_in_": encoder.n_features_in_,
+            "combinations_": [column.name for column in encoder.combinations_],
         }
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_

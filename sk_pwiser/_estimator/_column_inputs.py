@@ -3,13 +3,21 @@
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sk_pwiser._columns._encoder import vector_counts
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._fit import take_time_column
+from sk_pwiser._fit._choose_combinations import ScannedRows, choose
 from sk_pwiser._settings import Settings
 from sk_pwiser._tasks._labels import Targets
 from sk_pwiser._tasks._weights import base_rates
-from sk_pwiser._training._schema import Schema, make_encoder, unfitted_statistics
+from sk_pwiser._training._schema import (
+    Schema,
+    make_encoder,
+    task_labels,
+    unfitted_statistics,
+)
 from sk_pwiser.networks import numeric_widths
 
 
@@ -71,3 +79,28 @@ def column_inputs(
             content=column.content_,
         )
     return X, {name: input_of_column[name] for name in names}
+
+
+def found_combinations(
+    settings: Settings, X: Any, targets: Targets, times: Any, estimator_name: str
+) -> list[tuple[tuple[Any, ...], float | None]]:
+    """Return the names of the combinations of a fit, and what they gain.
+
+    The gain is a share of the log loss, None if the user names the combination. Columns
+    that a fit refuses are left out, and the times of rows order them if there are any.
+    """
+    with suppress(ValueError):
+        settings = take_time_column(settings, X, warns=False)
+    encoder = make_encoder(settings, estimator_name)
+    errors: dict[Any, str] = {}
+    encoded = encoder.fit(X, errors=errors)
+    table = encoder.read(encoded.X)
+    encoder.columns_ = [
+        column for column in encoder.columns_ if column.name not in errors
+    ]
+    labels, weights = task_labels(settings, targets, None)
+    if targets.missing is not None:
+        weights = np.where(targets.missing, 0.0, weights)
+    rows = ScannedRows(labels=labels, weights=weights, groups=None, times=times)
+    combinations = choose(settings, encoder, table, encoded.columns, rows)
+    return [(column.name, column.gain) for column in combinations]

@@ -13,7 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 from sk_pwiser import _responses
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
-from sk_pwiser._estimator._column_inputs import ColumnInput, column_inputs
+from sk_pwiser._estimator._column_inputs import (
+    ColumnInput,
+    column_inputs,
+    found_combinations,
+)
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._recombined_rows import RowRecombiner
@@ -42,6 +46,20 @@ class NetworkPredictionMixin(PredictionMixin):
         self._validate_params()  # type: ignore[attr-defined] # of scikit-learn
         settings = Settings.of(vars(self))
         return column_inputs(settings, X, targets, type(self).__name__)
+
+    def _found_combinations(
+        self, X: Any, targets: Targets, times: Any
+    ) -> list[tuple[tuple[Any, ...], float | None]]:
+        """Return the combinations that a fit would find, and their gains."""
+        settings = Settings.of(vars(self))
+        return found_combinations(settings, X, targets, times, type(self).__name__)
+
+    def _values_of_combination(
+        self, X: Any, index: int
+    ) -> list[tuple[np.ndarray, list[str]]]:
+        """Return per column of a combination the places of rows' values, and these."""
+        encoder = self._result.schema.encoder
+        return encoder.combinations_[index].values_of(encoder.read(X))
 
     def _predict_logits(self, X: Any) -> np.ndarray:
         """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
@@ -77,7 +95,10 @@ class NetworkPredictionMixin(PredictionMixin):
         with _threads.limited_threads(), _responses.exposure_as(exposure_kind):
             encoded = [schema.predicted(table) for table in tables]
         exposure = encoded[0].exposure if as_logged else None
-        recombiner = RowRecombiner(schema.places(), encoded)
+        cells = [schema.encoder.read(table).cells for table in tables]
+        recombiner = RowRecombiner(
+            schema.places(), encoded, schema.recombined_cells(cells)
+        )
 
         def logits(sources: np.ndarray) -> np.ndarray:
             with _threads.limited_threads():
@@ -270,7 +291,7 @@ class NetworkPredictionMixin(PredictionMixin):
             raise ValueError(
                 f"column must be one of the category columns {names}; got {column!r}."
             )
-        codes = next(c.own_values_ for c in encoder.columns_ if c.name == column)
+        codes = next(c.own_values_ for c in encoder.all_columns_ if c.name == column)
         values = np.fromiter(codes, dtype=object, count=len(codes))
         layer = result.net.module_.input_layer
         table = layer.column_embeddings(names.index(column)).cpu().numpy()

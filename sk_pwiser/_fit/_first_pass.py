@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 
 from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._fit._choose_combinations import CombinationsOfParts
 from sk_pwiser._fit._encoded_parts import EncodedParts, OnePart, SeveralParts, times_of
 from sk_pwiser._fit._fit_plan import FitPlan
 from sk_pwiser._fit._learn_columns import Columns
@@ -115,6 +116,7 @@ def _learn_parts(
         sample=RowSample(source.sample_rows, generator),
         is_new=columns.are_new,
     )
+    combinations = CombinationsOfParts(plan.settings)
     for rows in tables:
         with named_place(rows.place):
             source.summary.add(rows.targets, rows.weights)
@@ -124,5 +126,9 @@ def _learn_parts(
                 times = times_of(plan.settings, rows.X, columns.encoder)
             held_out.count(rows, times)
             blocks.add(len(rows), times)
+            if columns.are_new:
+                combinations.add(rows, times)
     encoder = learner.finish()
+    if columns.are_new:
+        combinations.learn(encoder, source)
     return encoder, SeveralParts(source, encoder, held_out, by_time=plan.by_time)

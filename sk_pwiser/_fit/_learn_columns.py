@@ -12,6 +12,7 @@ from sk_pwiser._columns._column_warnings import (
 from sk_pwiser._columns._encoder import TableEncoder, learn_constant_columns
 from sk_pwiser._columns._number import FEW_VALUES
 from sk_pwiser._columns._target_statistics import TargetStatistics
+from sk_pwiser._fit._choose_combinations import choose_of_table
 from sk_pwiser._rows._checked_rows import CheckedRows
 from sk_pwiser._rows._row_summary import RowSummary
 from sk_pwiser._settings import (
@@ -93,6 +94,8 @@ class NewColumns:
         """Learn the columns of rows in one part, and encode these at once."""
         # Learning and encoding at once spares finding the distinct values twice.
         encoded = self.encoder.fit(rows.X, weights)
+        combinations = choose_of_table(self.settings, self.encoder, encoded, rows)
+        encoded = self.encoder.add_combinations(combinations, encoded)
         # Constants are usual in a single row.
         if len(rows) > 1:
             warn_about_constants(self.encoder.columns_)
@@ -133,6 +136,8 @@ class ColumnsOfStream(NewColumns):
     ) -> EncodedTable:
         """Learn the columns of the first rows, and encode these at once."""
         encoded = self.encoder.fit(rows.X, weights)
+        combinations = choose_of_table(self.settings, self.encoder, encoded, rows)
+        encoded = self.encoder.add_combinations(combinations, encoded)
         # A stream cannot choose the size of its first part.
         statistics = unfitted_statistics(
             self.settings, self.encoder, rows.targets.values.shape, in_stream=True

@@ -1,7 +1,7 @@
 """Encoded rows whose columns are taken from different rows of a table."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -10,8 +10,21 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._rows._encoded_rows import Impressions, gather_bags
-from sk_pwiser._rows._row_units import row_hashes
+from sk_pwiser._rows._row_units import mix_bits, row_hashes
 from sk_pwiser.networks import Bags
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecombinedCells:
+    """A combination of columns, whose cells follow from the values of these."""
+
+    code: int  # its place in the codes
+    numeric: Sequence[int]  # and in the numeric inputs, of its target statistics
+    column_names: Sequence[Any]
+    # Per column, the number of the value of each row.
+    values: Sequence[np.ndarray]
+    # Returns codes and statistics by such numbers.
+    encode: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 class RowRecombiner:
@@ -24,6 +37,8 @@ class RowRecombiner:
         the bags, as `Schema.places` returns them.
     tables : sequence of Impressions
         Encoded rows, which are numbered through all tables.
+    combinations : sequence of RecombinedCells
+        The combinations of columns, of the same rows.
 
     Attributes
     ----------
@@ -35,13 +50,26 @@ class RowRecombiner:
         self,
         places: Mapping[Any, tuple[list[int], list[int], list[int]]],
         tables: Sequence[Impressions],
+        combinations: Sequence[RecombinedCells] = (),
     ) -> None:
         self.column_names = list(places)
+        self.combinations = combinations
         self.rows = reduce(_join, tables)
         self._places = list(places.values())
-        self._column_of_codes = _invert([codes for codes, _, _ in self._places])
-        self._column_of_numeric = _invert([numeric for _, numeric, _ in self._places])
-        self._column_of_bags = _invert([bags for _, _, bags in self._places])
+        # Those of combinations are replaced.
+        self._column_of_codes = _invert(
+            [
+                [combination.code for combination in combinations],
+                *(codes for codes, _, _ in self._places),
+            ]
+        )
+        self._column_of_numeric = _invert(
+            [
+                [place for c in combinations for place in c.numeric],
+                *(numeric for _, numeric, _ in self._places),
+            ]
+        )
+        self._column_of_bags = _invert([[], *(bags for _, _, bags in self._places)])
 
     def take(self, sources: np.ndarray) -> Impressions:
         """Return rows by the number of the row from which each column comes.
@@ -51,6 +79,16 @@ class RowRecombiner:
         rows = torch.from_numpy(np.ascontiguousarray(sources, dtype=np.int64))
         codes = self.rows.codes.gather(0, rows[:, self._column_of_codes])
         numeric = self.rows.numeric.gather(0, rows[:, self._column_of_numeric])
+        for combination in self.combinations:
+            columns = map(self.column_names.index, combination.column_names)
+            values = [
+                numbers[sources[:, column]]
+                for numbers, column in zip(combination.values, columns, strict=True)
+            ]
+            cell_codes, rates = combination.encode(values)
+            codes[:, combination.code] = torch.from_numpy(cell_codes).to(codes.dtype)
+            inputs = list(combination.numeric)
+            numeric[:, inputs] = torch.from_numpy(rates).to(numeric.dtype)
         bags: Any = None
         if len(self._column_of_bags):
             n_bags = self.rows.n_bags
@@ -74,13 +112,20 @@ class RowRecombiner:
             hashes[:, column] = row_hashes(
                 codes[:, code_places], numeric[:, input_places], bags
             )
+        # Rare values, which share a code, may have cells of their own.
+        for combination in self.combinations:
+            pairs = zip(combination.column_names, combination.values, strict=True)
+            for name, numbers in pairs:
+                column = self.column_names.index(name)
+                mixed = mix_bits(numbers.astype(np.uint64))
+                hashes[:, column] = mix_bits(hashes[:, column] + mixed)
         return hashes
 
 
 def _invert(places_by_column: Sequence[Sequence[int]]) -> Tensor:
-    """Return the column of each place."""
+    """Return the column of each place; the first of them has none, and 0 stands in."""
     columns = {
-        place: column
+        place: max(column - 1, 0)
         for column, places in enumerate(places_by_column)
         for place in places
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils import Bunch
 from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
 from sk_pwiser._columns._amount_statistics import log_multiples
 from sk_pwiser._columns._codes import UNSEEN
+from sk_pwiser._columns._combination import CombinationColumn
 from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._exposure_statistics import combinations_of
 from sk_pwiser._columns._frames import find_column
@@ -23,6 +25,7 @@ from sk_pwiser._columns._target_statistics import (
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._responses import exposure_of_predictions
 from sk_pwiser._rows._encoded_rows import Impressions
+from sk_pwiser._rows._recombined_rows import RecombinedCells
 from sk_pwiser._settings import (
     Settings,
     exposure_references,
@@ -230,6 +233,41 @@ class Schema:
                 n_columns[form] += 1
             places[column.name] = place["codes"], numeric, place["bags"]
         return places
+
+    def recombined_cells(
+        self, tables: Sequence[Mapping[Any, Any]]
+    ) -> list[RecombinedCells]:
+        """Return the combinations of rows whose columns come from different rows.
+
+        `tables` have the cells by column, and their rows follow each other.
+        """
+        rates = self.rate_places()
+        combinations = self.encoder.combinations_
+        first = len(self.encoder.code_columns_) - len(combinations)
+        cells = []
+        for place, column in enumerate(combinations, first):
+            values = [column.places_of(table) for table in tables]
+            cells.append(
+                RecombinedCells(
+                    code=place,
+                    numeric=rates.get(("codes", place), []),
+                    column_names=column.name,
+                    values=[np.concatenate(v) for v in zip(*values, strict=True)],
+                    encode=partial(self._encode_cells, place, column),
+                )
+            )
+        return cells
+
+    def _encode_cells(
+        self, place: int, column: CombinationColumn, values: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return codes as the network reads them, and target statistics if any."""
+        codes = column.codes_of_places(values)
+        rates = np.empty((len(codes), 0), dtype=np.float32)
+        statistics = self.statistics
+        if statistics is not None and place in statistics.columns:
+            rates = statistics.tables_[statistics.columns.index(place)][codes]
+        return np.where(codes < column.n_network_codes, codes, UNSEEN), rates
 
     def rate_places(self) -> dict[tuple[str, int], list[int]]:
         """Return the numeric inputs with the statistics of each column that has any."""

@@ -389,6 +389,14 @@ class GraphBuilder:
         """Append a conversion to float32; return the name of the result."""
         return self.add("Cast", name, to=self.types.FLOAT)
 
+    def to_double(self, name):
+        """Append a conversion to float64; return the name of the result."""
+        return self.add("Cast", name, to=self.types.DOUBLE)
+
+    def to_int(self, name):
+        """Append a conversion to int64; return the name of the result."""
+        return self.add("Cast", name, to=self.types.INT64)
+
 
 def encoding_model(onnx, schema, market, *, n_shifts, output_names):
     """Return a model that encodes raw columns and, with `market`, finds shifts."""
@@ -399,6 +407,9 @@ def encoding_model(onnx, schema, market, *, n_shifts, output_names):
             raise ValueError(f"Column {column.name!r} cannot be exported: {reason}.")
         tensors[column.network_input] += column.add_to_graph(graph)
     codes = tensors["codes"]
+    columns = {column.name: column for column in schema.encoder.columns_}
+    for combination in schema.encoder.combinations_:
+        codes += combination.add_cells_to_graph(graph, columns)
     numeric = tensors["numeric"]
     if schema.statistics is not None:
         statistics = schema.statistics

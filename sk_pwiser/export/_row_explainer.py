@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sk_pwiser._columns import _frames
+from sk_pwiser._columns._row_fields import as_column, repeat
 from sk_pwiser._rows._encoded_rows import Impressions
 from sk_pwiser._rows._recombined_rows import RowRecombiner
 from sk_pwiser._training._schema import bag_inputs
@@ -46,7 +47,9 @@ class RowExplainer:
         background = _frames.collected(background)
         if len(background) == 0:
             raise ValueError("background must have rows; it has none.")
+        self.schema = served.schema
         self.background = served.schema.transform(background)
+        self.background_cells = served.schema.encoder.read(background).cells
         self.places = served.schema.places()
         self.task_names = list(served.task_names)
         self.task_parents = served.task_parents
@@ -84,7 +87,13 @@ class RowExplainer:
         """
         rows = _as_impressions(inputs)
         n_rows = len(rows)
-        recombiner = RowRecombiner(self.places, [rows, self.background])
+        cells = {name: repeat(list(data[name]), n_rows) for name in self.places}
+        cells = {name: as_column(values) for name, values in cells.items()}
+        recombiner = RowRecombiner(
+            self.places,
+            [rows, self.background],
+            self.schema.recombined_cells([cells, self.background_cells]),
+        )
         shifts = None
         if self.background_shifts is not None:
             shifts = np.vstack([inputs[SHIFTS], self.background_shifts])

@@ -62,6 +62,12 @@ class RowEncoder:
         for index, (column, field) in enumerate(zip(columns, self.fields, strict=True)):
             forms[column.network_input].append((index, field))
         self._code_fields = forms["codes"]
+        # With the indices of the fields of each combination.
+        names = [column.name for column in columns]
+        self._combination_fields = [
+            ([names.index(name) for name in column.name], column.row_field())
+            for column in encoder.combinations_
+        ]
         self._numeric_fields = forms["numeric"]
         self._bag_fields = [field for _, field in forms["bags"]]
         self._bag_sizes = [shape.n_vectors for shape in encoder.bags_]
@@ -82,6 +88,8 @@ class RowEncoder:
     ) -> tuple[np.ndarray, np.ndarray, Bags | None]:
         """Return codes, numeric inputs and bags; a field may have one value for all."""
         codes = [_encode(field, columns[index]) for index, field in self._code_fields]
+        for indices, field in self._combination_fields:
+            codes.append(_encode_cells(field, [columns[index] for index in indices]))
         numeric = []
         for index, field in self._numeric_fields:
             numeric += _encode(field, columns[index])
@@ -128,6 +136,12 @@ class RowEncoder:
 
 def _encode(field, values):
     return field.encode_one(values[0]) if len(values) == 1 else field.encode(values)
+
+
+def _encode_cells(field, columns):
+    """Return the codes of a combination, one if all columns have a single value."""
+    codes = field.encode(columns)
+    return codes[0] if len(codes) == 1 else codes
 
 
 class Scorer:

@@ -144,7 +144,9 @@ class ServedModel:
             statistics = copy.copy(statistics)
             statistics.counts_ = []
         encoder = self.schema.encoder
-        encoder = encoder.with_columns({c: c.for_serving() for c in encoder.columns_})
+        encoder = encoder.with_columns(
+            {c: c.for_serving() for c in encoder.all_columns_}
+        )
         schema = replace(self.schema, encoder=encoder, statistics=statistics)
         return replace(self, schema=schema, settings=settings)
 

@@ -9,6 +9,7 @@ scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and
 the curves, and ``plot`` draws them again. A task has the same colour in all of them.
 """
 
+from sk_pwiser.inspection._combination_rates import CombinationDisplay
 from sk_pwiser.inspection._funnel_scores import FunnelScoreDisplay
 from sk_pwiser.inspection._importance import TaskImportanceDisplay, task_importances
 from sk_pwiser.inspection._impressions import (
@@ -32,6 +33,7 @@ from sk_pwiser.inspection._training_curves import (
 from sk_pwiser.inspection._value_curves import ValueDecileDisplay, ValueGainDisplay
 
 __all__ = [
+    "CombinationDisplay",
     "FunnelScoreDisplay",
     "ImpressionsDescription",
     "RowExplanationDisplay",

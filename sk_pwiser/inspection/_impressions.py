@@ -207,6 +207,13 @@ def describe_impressions(
     if targets.missing is not None and estimator.missing_labels == "error":
         n_missing = int(targets.missing.sum())
         notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
+    notes += combination_notes(
+        estimator._found_combinations(
+            table,
+            targets.at(rows),
+            None if time_values is None else time_values[rows],
+        )
+    )
     value_facts = describe_values(targets)
     notes += value_notes(value_facts)
     return ImpressionsDescription(
@@ -297,6 +304,23 @@ def repeat_notes(repeats: _column_facts.Repeats) -> list[str]:
     return [
         f"{start}, but {later}: random folds and random validation rows promise too "
         "much. Split by time, and name the time_column."
+    ]
+
+
+def combination_notes(
+    combinations: Sequence[tuple[tuple[Any, ...], float | None]],
+) -> list[str]:
+    """Return which columns tell more together than each of them alone, in a list."""
+    found = []
+    for names, gain in combinations:
+        text = " with ".join(map(repr, names))
+        found.append(text if gain is None else f"{text} ({gain:.1%})")
+    if not found:
+        return []
+    return [
+        "Together, columns tell more than each of them alone: a fit also learns a rate "
+        "for each combination of their values (how much less uncertain the event is): "
+        f"{', '.join(found)}."
     ]
 
 

@@ -145,7 +145,7 @@ def _aspects(result):
     is_single = targets.classes.ndim == 1
     aspects["the tasks"] = None if is_single else list(targets.task_names)
     aspects["the classes"] = targets.classes.tolist() if is_single else None
-    columns = schema.encoder.columns_
+    columns = schema.encoder.all_columns_
     aspects["the columns"] = [column.name for column in columns]
     for column in columns:
         aspects[f"the encoding of column {column.name!r}"] = type(column)
