@@ -136,11 +136,6 @@ COMPARISONS = {
     },
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
-    "muon": {
-        "adam": {},
-        "muon": {"optimizer": "muon"},
-        "muon, lr 0.003": {"optimizer": "muon", "lr": 0.003},
-    },
     "calibrated_stopping": {
         "loss": {"early_stopping": True},
         "calibrated loss": {"early_stopping": calibrated_score},
@@ -152,7 +147,6 @@ COMPARISONS = {
     },
 }
 TIMED = (
-    "muon",
     "calibrated_stopping",
     "size",
     "interaction",

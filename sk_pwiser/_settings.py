@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_pwiser._columns._id_vectors import IdVectors
 from sk_pwiser._tasks import _tree
 from sk_pwiser._utils import _checks
+from sk_pwiser._utils._components import RemovedNameError
 from sk_pwiser.losses import LOSSES, VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
@@ -58,7 +59,7 @@ LOOP_PARAMS: dict[str, Any] = {
 AUTO_WEIGHT = "auto"
 
 # The keys of `OPTIMIZERS` in `_training/_optimizers.py`.
-OPTIMIZER_NAMES = {"adagrad", "adam", "adamw", "muon", "rmsprop", "sgd"}
+OPTIMIZER_NAMES = {"adagrad", "adam", "adamw", "rmsprop", "sgd"}
 
 
 class Limits(Interval):  # type: ignore[misc]
@@ -118,6 +119,17 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "random_state": ["random_state"],
     "task_names": ["array-like", None],
 }
+
+
+def check_optimizer_name(choice: Any) -> None:
+    """Raise if a name is that of an optimiser that earlier versions had."""
+    if isinstance(choice, str) and choice == "muon":
+        raise RemovedNameError(
+            "optimizer='muon' was removed. Use 'adam', or a subclass of "
+            "torch.optim.Optimizer that takes parameters of any shape."
+        )
+
+
 _Parameters = make_dataclass("_Parameters", PARAMETER_CONSTRAINTS, frozen=True)
 
 
@@ -128,6 +140,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
     def of(cls, params: Mapping[str, Any]) -> "Settings":
         """Copy the parameters of an estimator; a subclass may have further ones."""
         check_not_removed(params["weighting"])
+        check_optimizer_name(params["optimizer"])
         params, vectors = without_vectors(params)
         copies = {name: _copy(params[name]) for name in PARAMETER_CONSTRAINTS}
         copies |= {k: v or {} for k, v in copies.items() if k.endswith("_params")}

@@ -131,11 +131,10 @@ class MultiTaskCTRCVRClassifier(
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1], drawn at random. The probabilities are corrected to the full log; see
         :ref:`downsampling`.
-    optimizer : {"adagrad", "adam", "adamw", "muon", "rmsprop", "sgd"} or class, \
+    optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, \
             default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer` that
-        takes one dense gradient per step. "muon" is Muon for hidden matrices, and Adam
-        for all other parameters; see :ref:`optimizer_params`.
+        takes one dense gradient per step; see :ref:`optimizer_params`.
     optimizer_params : dict, default=None
         Keyword arguments of the optimiser, such as `betas` or `momentum`, and
         `average_decay`, `clip_grad_norm`, `embedding_lr`, `embedding_weight_decay` and

@@ -9,7 +9,11 @@ from typing import Any, Self, TypeVar, cast
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
 
-from sk_pwiser._settings import PARAMETER_CONSTRAINTS, without_vectors
+from sk_pwiser._settings import (
+    PARAMETER_CONSTRAINTS,
+    check_optimizer_name,
+    without_vectors,
+)
 from sk_pwiser._utils import _checks
 from sk_pwiser.weighting import check_not_removed
 
@@ -163,6 +167,7 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
     def _validate_params(self) -> None:
         """Validate the parameters; errors also name the one that was meant."""
         check_not_removed(getattr(self, "weighting", None))
+        check_optimizer_name(getattr(self, "optimizer", None))
         try:
             super()._validate_params()
         except InvalidParameterError as error:

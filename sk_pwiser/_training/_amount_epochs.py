@@ -19,7 +19,7 @@ from sk_pwiser._utils._integers import ceil_div
 from sk_pwiser._utils._random import generator_on
 from sk_pwiser._utils._warnings import warn_user
 
-LEARNING_RATE = 5e-3  # of Adam, whatever trains the events
+LEARNING_RATE = 2e-3  # of Adam, whatever trains the events
 # Steps that an epoch has if the batches are neither the smallest nor the largest.
 N_STEPS = 20
 SMALLEST_BATCH = 64

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from sk_pwiser._settings import Settings
 from sk_pwiser._training._callbacks import with_kinds
-from sk_pwiser._training._muon import Muon
 from sk_pwiser._training._optimizers import Chosen
 from sk_pwiser._training._tiny_values import TINY_MOMENT, TINY_WEIGHT
 
@@ -124,12 +123,8 @@ class LazyAdam(torch.optim.Adam):
         state["exp_avg_sq"].index_copy_(0, rows, F.hardshrink(v, TINY_MOMENT))
 
 
-class LazyMuon(Muon, LazyAdam):
-    """Muon whose steps of Adam on large tables are those of :class:`LazyAdam`."""
-
-
 # Optimisers that have a form that updates large tables by rows.
-LAZY_KINDS: dict[Any, type[LazyAdam]] = {torch.optim.Adam: LazyAdam, Muon: LazyMuon}
+LAZY_KINDS: dict[Any, type[LazyAdam]] = {torch.optim.Adam: LazyAdam}
 
 
 def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:

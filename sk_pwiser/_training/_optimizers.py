@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._settings import LOOP_PARAMS, Settings, exposure_references
 from sk_pwiser._training._embedding_tables import TABLES
-from sk_pwiser._training._muon import Muon
 from sk_pwiser._utils._checks import check_number
 from sk_pwiser._utils._components import check_names, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -24,7 +23,6 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
-    "muon": Muon,
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
@@ -165,10 +163,6 @@ def parameter_groups(
     if params["embedding_lr"] is not None:
         table_arguments["lr"] = float(params["embedding_lr"])
     bias_arguments = {"weight_decay": 0.0}
-    if settings.optimizer == "muon":
-        # Tables, and vectors in a row, are no hidden matrices.
-        bias_arguments["orthogonal"] = False
-        table_arguments["orthogonal"] = False
     groups = [(_NO_DECAY, bias_arguments), (_TABLE, table_arguments)]
     arguments_of_kind = {_OTHER: {"weight_decay": decay}, _TABLE: table_arguments}
     for task, rate in enumerate(spec.base_rates):
@@ -179,8 +173,6 @@ def parameter_groups(
             groups.append((_TASK_KIND.format(kind, task), reduced))
     if exposure_references(settings):
         exposure_arguments = {"weight_decay": EXPOSURE_DECAY_RATIO * decay}
-        if settings.optimizer == "muon":
-            exposure_arguments["orthogonal"] = False
         groups.append((_EXPOSURE, exposure_arguments))
     return groups
 
