@@ -53,7 +53,7 @@ from _tables import days_of, insteval, movielens
 from scipy.special import expit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import _level
+from sk_pwiser._training._levels import _event_level, _last_rows, _levels
 from sk_pwiser.datasets import load_kuairand
 from sk_pwiser.metrics import predicted_over_observed
 from sk_pwiser.model_selection import FunnelTimeSplit
@@ -232,9 +232,9 @@ def generated_log(name, seed):
 
 def offsets_by_form(net, rows, record):
     """Return the offset of each form."""
-    heads = _level.read_heads(net, rows)
-    wholly = _level.find_offset(*heads[:3], _level.PRIOR_DEVIATION)
-    independent, share = _level.offset_of_last_rows(net, rows, record)
+    heads = _event_level.read_heads(net, rows)
+    wholly = _event_level.find_offset(*heads[:3], _event_level.PRIOR_DEVIATION)
+    independent, share = _last_rows.offset_of_last_rows(net, rows, record)
     offsets = torch.zeros_like(wholly), wholly, independent, independent * share
     return dict(zip(FORMS, offsets, strict=True))
 
@@ -245,13 +245,14 @@ def predictions_by_form(X, Y, train, test, seed):
     known = X.drop(columns="time")
     model = make().fit(known.iloc[train], Y.iloc[train])
     yield WITHOUT_TIMES, model.predict_proba(known.iloc[test])
-    caught, follow = {}, _level.follow_last_rows
-    _level.follow_last_rows = lambda *args: caught.update(offsets_by_form(*args))
+    caught = {}
+    follow = _levels.follow_last_rows
+    _levels.follow_last_rows = lambda *args: caught.update(offsets_by_form(*args))
     try:
         model = make(encoding_params={"time_column": "time"})
         model.fit(X.iloc[train], Y.iloc[train])
     finally:
-        _level.follow_last_rows = follow
+        _levels.follow_last_rows = follow
     network = model.net_.module_
     for name, offset in caught.items():
         network.level_offset = None

@@ -21,7 +21,7 @@ from sk_pwiser._rows._task_weights import check_task_weights
 from sk_pwiser._settings import Settings, shared_param
 from sk_pwiser._training._checked_components import exposure_tasks
 from sk_pwiser._training._encoded_data import EncodedData
-from sk_pwiser._training._level import LevelRecord
+from sk_pwiser._training._levels._last_rows import LevelRecord
 from sk_pwiser._training._schema import Schema, task_labels
 from sk_pwiser._utils._warnings import warn_user
 

@@ -6,8 +6,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from sk_pwiser._fit._encode import encode
 from sk_pwiser._fit._fit import build, read
 from sk_pwiser._fit._fit_plan import FitPlan, check
@@ -40,6 +38,7 @@ from sk_pwiser._training._early_stopping import (
 )
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._epoch_history import EpochHistory
+from sk_pwiser._training._levels._levels import Levels
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WeightTrial
 from sk_pwiser._training._result import TrainingResult
@@ -173,12 +172,13 @@ def find_length(result: TrainingResult) -> FirstStage | None:
         return None
     if not has_ended(net, stopping):
         return None
-    offset = net.module_.level_offset
+    levels = Levels(net)
     return FirstStage.of(
         stopping,
         result.best_epoch,
         stop_reason=str(result.stop_reason),
-        level=None if offset is None else offset.tolist(),
+        level=levels.of_events(),
+        log_moves=levels.moves_of_amounts(),
         n_amount_epochs=net.n_amount_epochs_,
     )
 
@@ -315,10 +315,9 @@ def finish_second(
     net = result.net
     for epoch in net.history[plan.n_earlier :]:
         epoch["stage"] = 2
-    if first_stage.level is not None:
-        # No row is left that would tell the level of later ones, but the first stage
-        # has measured how far it is from the level of the rows before.
-        net.module_.shift_level(torch.tensor(first_stage.level))
+    # No row is left that would tell the level of later ones, but the first stage has
+    # measured how far it is from the level of the rows before.
+    Levels(net).shift_as_measured(first_stage.level, first_stage.log_moves)
     n_epochs = len(net.history) - plan.n_earlier
     reason = (
         f"{first_stage.stop_reason} Then a new network was trained on all rows. "

@@ -17,7 +17,7 @@ from sk_pwiser._rows._hold_out import HeldOut
 from sk_pwiser._rows._protocol import Rows, RowStore
 from sk_pwiser._rows._row_order import RowOrder
 from sk_pwiser._settings import AUTO_WEIGHT, Settings
-from sk_pwiser._training._level import LevelRecord
+from sk_pwiser._training._levels._last_rows import LevelRecord
 from sk_pwiser._training._schema import Schema, statistic_labels
 
 

@@ -14,13 +14,12 @@ from sk_pwiser._training._amount_epochs import learn_amounts, limit_amounts
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._encoded_data import EncodedData
-from sk_pwiser._training._level import follow_last_rows
+from sk_pwiser._training._levels._levels import Levels
 from sk_pwiser._training._memorized import warn_if_memorized
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._rises import find_rises
 from sk_pwiser._training._stop_reason import stop_reason
-from sk_pwiser._training._value_level import set_level
 from sk_pwiser._utils._random import (
     LARGEST_SEED,
     Generators,
@@ -124,12 +123,7 @@ def train_epochs(
             net.partial_fit(rows, checkpoints)
             if terms is not None:
                 learn_amounts(net, rows.train, rows.valid)
-            if data.level is not None and rows.valid is not None:
-                # The level of a log drifts, and its last rows are not trained on.
-                follow_last_rows(net, rows.valid, data.level)
-            if net.criterion_.value_terms is not None:
-                late_rows = rows.valid if data.level is not None else None
-                set_level(net, rows.train, late_rows, data.rows_per_weight)
+            Levels(net).set_by_fit(rows)
     result = describe_end(plan, data, net, result_of(net, kept_epoch(net)))
     net.criterion_.count_fit(data.event_shares, len(data.train), data.n_counted)
     if task is not None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._tasks import _conditional_labels, _tree
+from sk_pwiser._training._levels._clock import Clock
+from sk_pwiser._training._levels._drift import Drift
 from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils import _precision
 from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
@@ -51,6 +53,9 @@ class MultiTaskCriterion(nn.Module):
         self.n_rows = nn.Buffer(torch.zeros(()))
         self.n_events = nn.Buffer(torch.zeros(n_tasks))
         self.sums = nn.Buffer(torch.zeros(2, n_tasks))
+        # How far the levels of the tasks wander, and the time between updates.
+        self.event_drift = Drift(n_tasks)
+        self.clock = Clock()
         self._has_parent = nn.Buffer(torch.tensor(self.parents) >= 0, persistent=False)
 
     def forward(

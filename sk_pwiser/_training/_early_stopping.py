@@ -127,6 +127,7 @@ class FirstStage:
     n_decay: int  # from the full rate to 0, of which training may use the first ones
     stop_reason: str
     level: list[float] | None  # log-odds that the last rows in time have added
+    log_moves: list[float] | None = None  # the same of the logarithms of amounts
     n_amount_epochs: int = 0  # of the network of values, after those of the events
 
     @classmethod
@@ -137,6 +138,7 @@ class FirstStage:
         *,
         stop_reason: str,
         level: list[float] | None,
+        log_moves: list[float] | None = None,
         n_amount_epochs: int = 0,
     ) -> "FirstStage":
         """Return what the early stopping of a new net has found."""
@@ -154,6 +156,7 @@ class FirstStage:
             n_decay=n_decay,
             stop_reason=stop_reason,
             level=level,
+            log_moves=log_moves,
             n_amount_epochs=n_amount_epochs,
         )
 

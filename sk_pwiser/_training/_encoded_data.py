@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from sk_pwiser._rows._encoded_rows import Impressions, TrainingRows
+from sk_pwiser._training._levels._clock import TimeSpan
 from sk_pwiser._training._schema import Schema
 
 if TYPE_CHECKING:
-    from sk_pwiser._training._level import LevelRecord
+    from sk_pwiser._training._levels._last_rows import LevelRecord
 
 
 class Epochs(NamedTuple):
@@ -44,6 +45,7 @@ class EncodedData:
     unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
     # The level over time, if the last rows in time are held out.
     level: "LevelRecord | None" = None
+    times: TimeSpan | None = None  # of the rows of an update, if times are named
     # Whether each training row is in the first half in time, for a trial of the weight.
     is_early: Any = None
     # If weights are counts: the rows that a scaled weight of 1 stands for, and those

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sk_pwiser._training._levels._drift import Drift
 from sk_pwiser.losses import ValueLoss
 from sk_pwiser.networks import NetworkOutput
 
@@ -28,17 +29,16 @@ class ValueTerms(nn.Module):
     ----------
     n_amounts : Tensor of shape (n_values,)
         Numbers of amounts of all rows so far.
-    log_gaps : Tensor of shape (n_values,)
-        Mean logarithm of amounts over predictions, less the logarithm of the ratio of
-        their totals, over all rows so far; NaN without any.
     squared_logs : Tensor of shape (n_values,)
         Sums of squared deviations of the logarithms of amounts over predictions, over
         all rows so far.
     largest_amounts : Tensor of shape (n_values,)
         Amounts above them count as these.
     log_moves : Tensor of shape (n_values,)
-        Logarithms of the factors by which the level has moved since the first fit.
+        Logarithms of the factors by which the market has moved since the first fit.
         Training adds them to the scores, which would otherwise learn the moves again.
+    drift : Drift
+        How far the levels of the amounts wander.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class ValueTerms(nn.Module):
         self.loss = loss
         self.sampling_rate = sampling_rate
         self.n_amounts = nn.Buffer(torch.zeros(len(self.names)))
-        self.log_gaps = nn.Buffer(torch.full((len(self.names),), torch.nan))
         self.squared_logs = nn.Buffer(torch.zeros(len(self.names)))
         self.log_moves = nn.Buffer(torch.zeros(len(self.names)))
+        self.drift = Drift(len(self.names))
         # Larger amounts count as these, see `_amount_epochs.limit_amounts`.
         self.largest_amounts = nn.Buffer(torch.full((len(self.names),), torch.inf))
         # On the device, and changed in place, as graphs require.
@@ -67,9 +67,10 @@ class ValueTerms(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
+        # Files of 0.2.0 have sums that are no longer needed.
+        state_dict.pop(f"{prefix}log_gaps", None)
         # Files of early development versions have none of them.
         defaults = {
-            "log_gaps": torch.full_like(self.log_gaps, torch.nan),
             "squared_logs": torch.zeros_like(self.squared_logs),
             "log_moves": torch.zeros_like(self.log_moves),
             "largest_amounts": torch.full_like(self.largest_amounts, torch.inf),

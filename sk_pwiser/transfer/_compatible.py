@@ -24,6 +24,8 @@ from sk_pwiser.weighting import depends_on
 # Number of random rows that show which parameters a task depends on. For a single row,
 # all units of a layer may be inactive.
 N_PROBES = 64
+# The buffers of networks that shift predictions to their levels.
+LEVEL_BUFFERS = ("level_offset", "value_offset", "value_slope")
 
 
 def check_type(name, estimator):
@@ -160,8 +162,8 @@ def _aspects(result):
         for name, value in _learnt_attributes(statistics).items():
             aspects[f"{name} of the target statistics"] = value
     for name, tensor in module.state_dict().items():
-        # An offset is no part of the architecture: only some models have one.
-        if name != "level_offset":
+        # A level is no part of the architecture: only some models have one.
+        if name not in LEVEL_BUFFERS:
             aspects[f"the shape of {name}"] = tuple(tensor.shape)
     return aspects
 

@@ -28,8 +28,9 @@ from sk_pwiser._utils._precision import widest
 from sk_pwiser.transfer import _compatible
 from sk_pwiser.transfer._fine_tune import fine_tune
 
-# The buffer that shifts predictions to a level: weights like output biases.
-OFFSET = "level_offset"
+# The buffers that shift predictions to their levels, weights like output biases, and
+# the value of those that a network lacks.
+LEVELS = {"level_offset": 0.0, "value_offset": 0.0, "value_slope": 1.0}
 
 
 # Arithmetic on the weights of networks, by the names of their tensors.
@@ -37,8 +38,10 @@ def read_state(estimator, device=None):
     """Return the weights of a fitted network by name, on a given device."""
     network = estimator.net_.module_
     weights = dict(network.named_parameters())
-    if network.level_offset is not None:
-        weights[OFFSET] = network.level_offset
+    for name in LEVELS:
+        level = getattr(network, name)
+        if level is not None:
+            weights[name] = level
     return {name: weight.detach().to(device) for name, weight in weights.items()}
 
 
@@ -46,11 +49,11 @@ def read_states(base, members):
     """Return the weights of a base, and those of members on its device."""
     first = read_state(base)
     states = [read_state(member, base.net_.device) for member in members]
-    if any(OFFSET in state for state in (first, *states)):
-        # Without a shift by time it is 0.
-        none = torch.zeros(base.n_tasks_, device=base.net_.device)
-        for state in (first, *states):
-            state.setdefault(OFFSET, none)
+    for name, no_change in LEVELS.items():
+        levels = [state[name] for state in (first, *states) if name in state]
+        if levels:
+            for state in (first, *states):
+                state.setdefault(name, torch.full_like(levels[0], no_change))
     return first, states
 
 
@@ -83,7 +86,7 @@ def with_state(estimator, state, rows):
     """
     copy = deepcopy(estimator)
     net = copy.net_
-    # Not strict: the state has no buffers other than the offset.
+    # Not strict: the state has no buffers other than the levels.
     net.module_.load_state_dict(state, strict=False)
     # The moments belong to the weights before the merge.
     net.optimizer_.state.clear()
@@ -360,11 +363,25 @@ def merge_estimators(
         coefficients = _minimise(mean, coefficients, granularity, Bounds(low, high))
     by_name = dict(zip(names, coefficients, strict=True))
     merged = with_state(base, combine(first, states, by_name), rows)
+    _merge_moves(merged, members, by_name)
     if realignment is not None:
         merged = _realign(merged, realignment, frozen, random_state)
     if not return_coefficients:
         return merged
     return merged, coefficients[0] if granularity == "task" else by_name
+
+
+def _merge_moves(merged, members, coefficients):
+    """Merge what the market has moved of the amounts, which later updates read."""
+    terms = merged.net_.criterion_.value_terms
+    if terms is None:
+        return
+    # The scores of amounts have the coefficients of the offset that belongs to them.
+    by_member = coefficients.get("value_offset", np.zeros(len(members)))
+    earlier_moves = terms.log_moves.clone()
+    for member, coefficient in zip(members, by_member, strict=True):
+        moves = member.net_.criterion_.value_terms.log_moves.to(earlier_moves)
+        terms.log_moves += float(coefficient) * (moves - earlier_moves)
 
 
 def _minimise(objective, start, granularity, bounds):

@@ -263,7 +263,8 @@ def distill(
     student : MultiTaskCTRCVRClassifier
         An unfitted estimator learns its encoding on `X`. A fitted one keeps its
         encoding, and training starts from its weights. Its parameters apply, except
-        `loss`, `loss_params` and `stratified_batches`.
+        `loss`, `loss_params` and `stratified_batches`. Amounts are not passed on: its
+        `value_tasks` must be None.
 
     Returns
     -------
@@ -304,6 +305,11 @@ def distill(
     pool = _compatible.check_pool(estimators)
     _compatible.check_type("student", student)
     student._validate_params()
+    if student.value_tasks:
+        raise ValueError(
+            "student must have value_tasks=None: it learns the probabilities of the "
+            f"estimators, which have no amounts; got {student.value_tasks!r}."
+        )
     refuse_refit(Settings.of(vars(student)), "training on probabilities of models")
     if hasattr(student, "_result"):
         _compatible.check_same_tasks("student", student, "estimators[0]", pool[0])

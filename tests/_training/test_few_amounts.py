@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from small_model import small
 
-from sk_pwiser._training import _value_level
+from sk_pwiser._training._levels import _amount_level
 from sk_pwiser.datasets import make_ctr_cvr
 
 N = 600
@@ -45,7 +45,7 @@ def rows_with(n_amounts, first=0):
 @pytest.fixture(scope="module")
 def unshrunk():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_value_level, "SHRINKING_AMOUNTS", 0.0)
+        patch.setattr(_amount_level, "SHRINKING_AMOUNTS", 0.0)
         return valued().fit(X, Y)
 
 

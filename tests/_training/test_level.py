@@ -10,17 +10,18 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._fit import _train
-from sk_pwiser._training import _level
-from sk_pwiser._training._level import (
+from sk_pwiser._training._levels import _last_rows, _levels
+from sk_pwiser._training._levels._event_level import (
+    PRIOR_DEVIATION,
+    find_offset,
+    read_heads,
+)
+from sk_pwiser._training._levels._last_rows import (
     FEWEST_BLOCKS,
     OWN_MOVES,
-    PRIOR_DEVIATION,
     LevelRecord,
     design_effect,
-    find_offset,
     offset_of_last_rows,
-    read_heads,
 )
 from sk_pwiser.metrics import predicted_over_observed
 
@@ -278,8 +279,8 @@ def fitted_level(X, Y, monkeypatch, **params):
         caught.append(find_offset(*heads[:3], PRIOR_DEVIATION).numpy())
         original(net, rows, record)
 
-    original = _level.follow_last_rows
-    monkeypatch.setattr(_train, "follow_last_rows", follow)
+    original = _last_rows.follow_last_rows
+    monkeypatch.setattr(_levels, "follow_last_rows", follow)
     params = BY_TIME | {"max_epochs": 4, "random_state": 0} | params
     model = MultiTaskCTRCVRClassifier(**params).fit(X, Y)
     return model.net_.module_.level_offset.numpy(), caught[0]

@@ -540,7 +540,7 @@ def test_a_segment_of_many_events_does_not_decide_on_the_level():
         rows = slice(start, start + 300)
         model.partial_fit(table[rows], labels[rows])
     # Later segments are unseen values, as the second one was.
-    assert model.predict_proba(table[segment > 2])[:, 0].mean() < 0.1
+    assert model.predict_proba(table[segment > 2])[:, 0].mean() < 0.12
 
 
 def test_a_failing_update_takes_the_level_back():

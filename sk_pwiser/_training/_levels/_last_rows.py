@@ -1,8 +1,6 @@
-"""The level of predictions: one offset of the log-odds per task after training.
+"""The level of the last rows in time, which a fit does not train on.
 
-An update follows the rates of its rows while few events were seen before. A fit with a
-column of times follows the last rows, which are not trained on, as far as their
-evidence goes:
+A fit with a column of times follows its last rows as far as their evidence goes:
 
 - Rows of one user, of one item or of one hour deviate together. The rows count as so
   many independent ones as the variance of the level over such clusters says.
@@ -12,162 +10,19 @@ evidence goes:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sk_pwiser._rows._encoded_rows import TrainingRows
-from sk_pwiser._training._validation_figures import LOSS_ROWS
-
-# Standard deviation of the offsets before the rows are seen. It decides for a task with
-# a few events, whose share in so few rows says little.
-PRIOR_DEVIATION = 0.5
-# Events of earlier rows that halve its square.
-LEVEL_EVENTS = 10
-# Its smallest value: levels drift, however many events were seen before. The rows of
-# an update move the level half of the way with 100 events.
-DRIFT_DEVIATION = 0.1
-# Earlier rows with and without the event from which on their level is trusted.
-TRUSTED_EVENTS = 100
-# The level after an update is that before its training, whatever the offset.
-ANY_DEVIATION = 10.0
-# Events of an update that keep half of the level.
-KEPT_EVENTS = 100.0
-# Offsets are found within these bounds, in steps of Newton's method until the last one
-# is shorter than the smallest.
-LARGEST_OFFSET = 50.0
-SMALLEST_STEP = 1e-9
-MOST_STEPS = 60
-
-
-# ---------------------------------------------------------------- offsets of rows
-
-
-class Heads(NamedTuple):
-    """The log-odds of rows that an offset is added to, with labels and weights.
-
-    All are on the CPU: not every device has float64.
-    """
-
-    logits: Tensor  # (n_rows, n_tasks)
-    y: Tensor  # (n_rows, n_tasks)
-    weights: Tensor  # (n_rows, n_tasks), 0 where a row says nothing of the task
-    given_parents: bool  # whether they are the log-odds given that the parent happened
-
-
-def read_heads(net: Any, rows: TrainingRows) -> Heads:
-    """Return the heads of a net for rows, in the order of the rows."""
-    iterator = net.get_iterator(rows)
-    given_parents = net.module_.spec.task_space == "conditional"
-    batches = []
-    net._set_training(False)
-    with torch.no_grad():
-        for inputs, _ in iterator:
-            # Neither composed nor converted to those of the full log.
-            output = net.infer(inputs, partial(net.module_, composes=False))
-            given_parents |= output.conditional_logits is not None
-            logits = output.conditional_logits
-            batches.append((output.logits if logits is None else logits).float())
-    logits = iterator.in_row_order(torch.cat(batches)).cpu()
-    y = rows.column("y").cpu()
-    weights = rows.column("sample_weight")
-    if weights is None:
-        weights = torch.ones(len(y), 1)
-    label_weights = weights.cpu().view(len(y), -1).expand_as(y)
-    weights = label_weights.clone()
-    for task, parent in enumerate(net.module_.spec.event_parents):
-        if parent >= 0:
-            # Labels that are not known yet are missing in rows with the parent only.
-            happened = y[:, parent] == 1
-            labelled, with_parent = weights[happened][:, [task, parent]].sum(dim=0)
-            share = (labelled / with_parent).nan_to_num(1.0)
-            lacks_parent = label_weights[:, parent] == 0
-            weights[~happened & ~lacks_parent, task] *= 0 if given_parents else share
-            if given_parents:
-                weights[lacks_parent, task] = 0
-    return Heads(logits, y, weights, given_parents)
-
-
-def find_offset(heads: Tensor, y: Tensor, weights: Tensor, deviation: Any) -> Tensor:
-    """Return the most probable offset of each task, float64 of shape `(n_tasks,)`.
-
-    The other arguments have the shape `(n_rows, n_tasks)`, the deviation any. Labels
-    may be probabilities.
-    """
-    # Tensors of float64 of many rows would need much memory.
-    tensors = (torch.split(tensor, LOSS_ROWS) for tensor in (heads, y, weights))
-    chunks = list(zip(*tensors, strict=True))
-    precision = torch.as_tensor(deviation, dtype=torch.float64) ** -2
-    n_tasks = y.shape[1]
-    offset = torch.zeros(n_tasks, dtype=torch.float64)
-    lowest = torch.full((n_tasks,), -LARGEST_OFFSET, dtype=torch.float64)
-    highest = torch.full((n_tasks,), LARGEST_OFFSET, dtype=torch.float64)
-    for _ in range(MOST_STEPS):
-        slope = -precision * offset
-        curvature = precision.expand(n_tasks).clone()
-        for heads_of_chunk, y_of_chunk, weights_of_chunk in chunks:
-            probabilities = (heads_of_chunk.double() + offset).sigmoid()
-            slope += (weights_of_chunk * (y_of_chunk - probabilities)).sum(dim=0)
-            squares = probabilities * (1 - probabilities)
-            curvature += (weights_of_chunk * squares).sum(dim=0)
-        lowest = torch.where(slope > 0, offset, lowest)
-        highest = torch.where(slope < 0, offset, highest)
-        step = (slope / curvature).nan_to_num()
-        if bool((step.abs() < SMALLEST_STEP).all()):
-            break
-        # The posterior has one maximum: a step of Newton's method that leaves the
-        # interval around it is replaced by one to its middle.
-        newton = offset + step
-        is_inside = (newton > lowest) & (newton < highest)
-        offset = torch.where(is_inside, newton, (lowest + highest) / 2)
-    return offset
-
-
-def follow_update(
-    net: Any,
-    rows: TrainingRows,
-    n_known: Tensor,
-    rows_per_weight: float | None = None,
-) -> Tensor:
-    """Shift the predictions of a net towards the level of the rows of an update.
-
-    The shift is smaller if the numbers of events that earlier rows had, `n_known`, are
-    larger. With fewer than `TRUSTED_EVENTS`, it goes no farther than the rates of all
-    rows so far allow. If weights are counts, one of 1 stands for `rows_per_weight`
-    rows. Returns the shifted probabilities of the rows.
-    """
-    heads = read_heads(net, rows)
-    weights = heads.weights
-    if rows_per_weight is not None:
-        weights = rows_per_weight * weights
-    scale = (1 + n_known.cpu().double() / LEVEL_EVENTS).sqrt()
-    deviation = (PRIOR_DEVIATION / scale).clamp(min=DRIFT_DEVIATION)
-    offset = find_offset(heads.logits, heads.y, weights, deviation)
-    level = heads.logits.double().sigmoid().mean(dim=0).logit(1e-9)
-    rates = net.criterion_.possible_rates(given_parents=heads.given_parents)
-    low, high = rates.cpu().double().logit(1e-9)
-    within = offset.clamp((low - level).clamp(max=0), (high - level).clamp(min=0))
-    offset = torch.where(n_known.cpu() >= TRUSTED_EVENTS, offset, within)
-    net.module_.shift_level(offset)
-    return (heads.logits + offset.float()).sigmoid()
-
-
-def keep_level(net: Any, rows: TrainingRows, probabilities: Tensor) -> None:
-    """Shift the predictions of a net to the level of these probabilities of the rows.
-
-    One pass in short steps leaves a level that depends on its last rows. Few rows do
-    not tell it, since their own predictions change more than those of others.
-    """
-    heads = read_heads(net, rows)
-    offset = find_offset(heads.logits, probabilities, heads.weights, ANY_DEVIATION)
-    n_events = (heads.weights * heads.y > 0).sum(dim=0).double()
-    net.module_.shift_level(offset * n_events / (n_events + KEPT_EVENTS))
-
-
-# ---------------------------------------------------------------- the last rows in time
+from sk_pwiser._training._levels._clock import TimeSpan
+from sk_pwiser._training._levels._event_level import (
+    PRIOR_DEVIATION,
+    find_offset,
+    read_heads,
+)
 
 # Blocks of time of the whole log have about as many rows each as are held out, so that
 # earlier moves are like the last one. Fewer blocks tell nothing of the moves of a log.
@@ -187,7 +42,7 @@ FEWEST_IDS = 100
 FEWEST_CLUSTERS = 1.5
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LevelRecord:
     """The level of a log over time, and the times of the rows that are held out.
 
@@ -195,6 +50,7 @@ class LevelRecord:
     """
 
     parents: Sequence[int]
+    times: TimeSpan
     edges: np.ndarray  # the first times of the blocks after the first one
     first_late: float  # rows before this time are not among the last ones
     # Per block and task: the weights of the events, and of the rows in which the parent
@@ -215,7 +71,14 @@ class LevelRecord:
         late_share = min(2 * held_out_share, 1.0)
         first_late = float(np.quantile(times, 1 - late_share, method="lower"))
         shape = len(edges) + 1, len(parents)
-        return cls(parents, edges, first_late, np.zeros(shape), np.zeros(shape))
+        return cls(
+            parents=parents,
+            times=TimeSpan(float(times.min()), float(times.max())),
+            edges=edges,
+            first_late=first_late,
+            events=np.zeros(shape),
+            exposures=np.zeros(shape),
+        )
 
     def add(
         self,
