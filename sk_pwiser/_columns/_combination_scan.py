@@ -16,6 +16,9 @@ from scipy.stats import norm
 N_FOLDS = 5
 # Rows of equal weight that tell as much as those of a task, from which on it is judged.
 FEWEST_EFFECTIVE = 100
+# Such rows of the rarer label: z values of fewer are far from normal, and tables
+# without interactions had pairs that pass.
+FEWEST_RARER = 50
 # Pairs that are tried at most: the columns with the clearest effects are paired.
 MOST_PAIRS = 1_000
 # Of these, the pairs that are judged out of fold.
@@ -166,13 +169,22 @@ def _tasks_of(rows: ScanRows, folds: np.ndarray, is_ordered: bool) -> list["_Tas
         judged = weight[is_judged]
         if not len(judged):
             continue
-        judged = judged / judged.max()
-        rate = float(np.average(y[is_judged], weights=judged))
-        # A few heavy rows would decide on all effects.
-        n_effective = judged.sum() ** 2 / (judged**2).sum()
-        if 0 < rate < 1 and n_effective >= FEWEST_EFFECTIVE:
+        # A few heavy rows, or rows of the rarer label, would decide on all effects.
+        is_positive = y[is_judged] == 1
+        n_rarer = min(
+            _n_effective(judged[is_positive]), _n_effective(judged[~is_positive])
+        )
+        if n_rarer >= FEWEST_RARER and _n_effective(judged) >= FEWEST_EFFECTIVE:
             tasks.append(_Task(rows.values, y, weight, folds, is_ordered))
     return tasks
+
+
+def _n_effective(weight: np.ndarray) -> float:
+    """Return how many rows of equal weight tell as much."""
+    if not len(weight):
+        return 0.0
+    weight = weight / weight.max()
+    return float(weight.sum() ** 2 / (weight**2).sum())
 
 
 def _most_telling(names: list[Any], tasks: Sequence["_Task"]) -> list[Any]:
