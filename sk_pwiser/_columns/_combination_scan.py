@@ -13,18 +13,25 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import norm
 
+from sk_pwiser._utils._integers import ceil_div
+
 N_FOLDS = 5
 # Rows of equal weight that tell as much as those of a task, from which on it is judged.
 FEWEST_EFFECTIVE = 100
+# Such rows of the rarer label: z values of fewer are far from normal, and tables
+# without interactions had pairs that pass.
+FEWEST_RARER = 50
 # Pairs that are tried at most: the columns with the clearest effects are paired.
 MOST_PAIRS = 1_000
+# Rows of all pairs and tasks that the screening reads.
+MOST_SCREENED_ROWS = 12_000_000
 # Of these, the pairs that are judged out of fold.
 MOST_JUDGED = 40
 # Combinations that are taken at most, and triples of each pair that are judged.
 MOST_TAKEN = 12
 MOST_GROWN = 5
 # Cells of a pair, beyond which different cells may be counted as one in the screening.
-MOST_SCREENED_CELLS = 2**16
+MOST_SCREENED_CELLS = 2**14
 # The chance that a table without interactions has a pair that passes, and the least
 # bound: with few pairs, a table is as likely to have repeated rows as interactions.
 LARGEST_CHANCE = 0.02
@@ -81,15 +88,14 @@ def find_pairs(rows: ScanRows, most: int) -> list[Gain]:
     names = _most_telling(names, tasks)
     n_tried = len(names) * (len(names) - 1) // 2 * len(tasks)
     bound = max(LEAST_Z, float(norm.isf(LARGEST_CHANCE / n_tried)))
-    screened = _screen(names, tasks)
+    judged = [_judge(pair, tasks, bound) for pair in _screen(names, tasks)]
+    queue = [gain for gain in judged if gain is not None]
+    if not queue:
+        return []
     later = None
     if not rows.is_ordered:
         later = _tasks_of(rows, _consecutive(n_rows), True)
-    queue = []
-    for pair in screened:
-        gain = _judge(pair, tasks, bound)
-        if gain is not None and (later is None or _holds_later(pair, tasks, later)):
-            queue.append(gain)
+        queue = [gain for gain in queue if _holds_later(gain.names, tasks, later)]
     return _take_best(queue, names, tasks, bound, later)[:most]
 
 
@@ -166,13 +172,22 @@ def _tasks_of(rows: ScanRows, folds: np.ndarray, is_ordered: bool) -> list["_Tas
         judged = weight[is_judged]
         if not len(judged):
             continue
-        judged = judged / judged.max()
-        rate = float(np.average(y[is_judged], weights=judged))
-        # A few heavy rows would decide on all effects.
-        n_effective = judged.sum() ** 2 / (judged**2).sum()
-        if 0 < rate < 1 and n_effective >= FEWEST_EFFECTIVE:
+        # A few heavy rows, or rows of the rarer label, would decide on all effects.
+        is_positive = y[is_judged] == 1
+        n_rarer = min(
+            _n_effective(judged[is_positive]), _n_effective(judged[~is_positive])
+        )
+        if n_rarer >= FEWEST_RARER and _n_effective(judged) >= FEWEST_EFFECTIVE:
             tasks.append(_Task(rows.values, y, weight, folds, is_ordered))
     return tasks
+
+
+def _n_effective(weight: np.ndarray) -> float:
+    """Return how many rows of equal weight tell as much."""
+    if not len(weight):
+        return 0.0
+    weight = weight / weight.max()
+    return float(weight.sum() ** 2 / (weight**2).sum())
 
 
 def _most_telling(names: list[Any], tasks: Sequence["_Task"]) -> list[Any]:
@@ -187,9 +202,12 @@ def _most_telling(names: list[Any], tasks: Sequence["_Task"]) -> list[Any]:
 
 def _screen(names: list[Any], tasks: Sequence["_Task"]) -> list[tuple[Any, Any]]:
     """Return the pairs whose cells agree best between two halves of the rows."""
+    pairs = list(combinations(names, 2))
+    n_rows = len(tasks[0].y) * len(pairs) * len(tasks)
+    step = ceil_div(n_rows, MOST_SCREENED_ROWS)
     agreements = {}
-    for pair in combinations(names, 2):
-        agreements[pair] = max(task.agreement(pair) for task in tasks)
+    for pair in pairs:
+        agreements[pair] = max(task.agreement(pair, step) for task in tasks)
     ordered = sorted(agreements, key=lambda pair: -agreements[pair])
     return [pair for pair in ordered[:MOST_JUDGED] if agreements[pair] > 0]
 
@@ -323,12 +341,14 @@ class _Task:
         limits = -LARGEST_EFFECT, LARGEST_EFFECT
         return np.clip(effects, *limits), float(is_covered.mean())
 
-    def _numbered(self, names: tuple[Any, ...]) -> tuple[np.ndarray, int]:
+    def _numbered(
+        self, names: tuple[Any, ...], step: int = 1
+    ) -> tuple[np.ndarray, int]:
         """Return a number of the cell of each row, and how many there may be."""
-        cells = np.zeros(len(self.y), dtype=np.int64)
+        cells = np.zeros(len(self.y[::step]), dtype=np.int64)
         n_cells = 1
         for name in names:
-            cells = cells * self.sizes[name] + self.values[name]
+            cells = cells * self.sizes[name] + self.values[name][::step]
             n_cells *= self.sizes[name]
         return cells, n_cells
 
@@ -344,19 +364,23 @@ class _Task:
         """Return the effects of the cells, and the share of rows that have some."""
         return self._effects(*self.cells(pair))
 
-    def agreement(self, pair: tuple[Any, ...]) -> float:
+    def agreement(self, pair: tuple[Any, ...], step: int = 1) -> float:
         """Return how far the residuals of cells agree between two halves of the rows.
+
+        Of each `step` rows, one is read.
 
         By chance, this is a number around 0 with a deviation of 1.
         """
-        cells, n_cells = self._numbered(pair)
+        cells, n_cells = self._numbered(pair, step)
         if n_cells > MOST_SCREENED_CELLS:
             cells = (cells * 0x9E3779B1 >> 7) % MOST_SCREENED_CELLS
             n_cells = MOST_SCREENED_CELLS
-        keys = (self.folds % 2) * n_cells + cells
+        keys = (self.folds[::step] % 2) * n_cells + cells
         shape = 2, n_cells
-        sums = np.bincount(keys, self.residuals, minlength=2 * n_cells).reshape(shape)
-        spread = np.bincount(keys, self.variances, minlength=2 * n_cells).reshape(shape)
+        residuals = self.residuals[::step]
+        variances = self.variances[::step]
+        sums = np.bincount(keys, residuals, minlength=2 * n_cells).reshape(shape)
+        spread = np.bincount(keys, variances, minlength=2 * n_cells).reshape(shape)
         deviation = float(np.sqrt(spread[0] @ spread[1]))
         return float(sums[0] @ sums[1]) / deviation if deviation else 0.0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from sk_pwiser._columns._frames import is_dataframe
 from sk_pwiser._fit._encode import encode_rows, warn_about_labels
-from sk_pwiser._fit._encoded_parts import times_of
 from sk_pwiser._fit._first_pass import learn
 from sk_pwiser._fit._fit_plan import FitPlan, check_update
 from sk_pwiser._fit._further_rows import FurtherRows, encode_further
@@ -21,6 +21,7 @@ from sk_pwiser._rows._hold_out import NothingHeldOut
 from sk_pwiser._rows._table_rows import TableRows, read_table
 from sk_pwiser._rows._task_weights import check_task_weights
 from sk_pwiser._settings import Settings
+from sk_pwiser._times import row_times
 from sk_pwiser._training._build_net import NetForm, build_net
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checked_components import batch_sampler
@@ -265,11 +266,18 @@ def data_of_update(
 def times_of_update(
     settings: Settings, rows: TableRows, schema: Schema
 ) -> TimeSpan | None:
-    """Return the first and the last time of the rows, if a column has their times."""
-    if settings.encoding_params["time_column"] is None:
+    """Return the first and the last time of the rows, if a column has their times.
+
+    Updates need none: without them, time passes by rows.
+    """
+    time_column = settings.encoding_params["time_column"]
+    if time_column is None:
         return None
     (table,) = rows.parts("Reading the times")
-    times = times_of(settings, table.X, schema.encoder)
+    X = schema.encoder.align(table.X)
+    if is_dataframe(X) and time_column not in list(X.columns):
+        return None
+    times = row_times(X, time_column)
     return TimeSpan(float(times.min()), float(times.max()))
 
 

@@ -61,7 +61,8 @@ def task_log_losses(
     sums = torch.zeros(2, y.shape[1], dtype=dtype, device=y.device)
     tensors = (torch.split(t, LOSS_ROWS) for t in (y, logits, weights))
     for y, logits, row_weights in zip(*tensors, strict=True):
-        y = y.to(dtype)
+        # A sum depends on the order in memory, which depends on the table of labels.
+        y = y.to(dtype).contiguous()
         losses = F.binary_cross_entropy_with_logits(
             logits.to(dtype), y, reduction="none"
         )

@@ -332,3 +332,17 @@ def test_described_before_a_fit():
     assert "'shop' with 'day' (" in " ".join(text.split())
     shuffled = Y[np.random.default_rng(0).permutation(len(Y))]
     assert "Together, columns" not in str(describe_impressions(X, shuffled))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.03])
+def test_few_events_have_no_combinations(rate):
+    """Their gains are far from normal: chance would find pairs in many tables."""
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        X = pd.DataFrame(generator.normal(size=(1_500, 8))).add_prefix("x")
+        X["shop"] = generator.integers(0, 30, 1_500).astype(str)
+        y = (generator.random(1_500) < rate).astype(int)
+        model = MultiTaskCTRCVRClassifier(
+            max_epochs=1, network_params={"bottom_units": (4,)}, random_state=0
+        )
+        assert model.fit(X, y).combinations_ == []

@@ -74,7 +74,9 @@ def test_the_loss_of_a_value_is_that_of_validation_rows(capsys):
     printed = capsys.readouterr().out
     columns = columns_of(printed)
     assert [name for name in columns if "spend" in name] == ["loss spend"]
-    *_, line, _ = printed.splitlines()
+    # The last lines say how long the amounts were learnt, and why training ended.
+    *_, line, further, _ = printed.splitlines()
+    assert further.startswith("The amounts were learnt for ")
     shown = dict(zip(columns, line.split(), strict=True))
     expected = model.history_[-1, "valid_loss_spend"]
     assert float(shown["loss spend"]) == pytest.approx(expected, abs=1e-4)

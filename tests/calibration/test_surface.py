@@ -96,7 +96,7 @@ def test_logits_frames_and_tasks(calibrated, rows):
     frame = calibrated.predict_frame(X[::7])
     assert frame.columns.tolist() == ["click", "conversion"]
     assert_array_equal(frame.index, X.index[::7])
-    assert_allclose(frame.to_numpy(), p[::7], rtol=1e-6)
+    assert_allclose(frame.to_numpy(), p[::7], rtol=1e-5)
     view = calibrated.task("conversion")
     assert isinstance(view, TaskView)
     assert view.estimator is calibrated

@@ -37,6 +37,7 @@ def blocks(request, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:No event is known in the windows")
+@pytest.mark.filterwarnings("ignore:Column 'spend' of y contains the amount")
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     log=logs.filter(lambda log: len(log) > 1),
