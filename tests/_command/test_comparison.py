@@ -489,7 +489,7 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
     [
         # Files.
         ({"click": "perhaps"}, DATA, "'click' of Y contains 'perhaps' in row 0"),
-        ({"click": np.nan}, DATA, "The first task must have a label in every row"),
+        ({"click": np.nan}, DATA, "300 labels of --targets are missing. Leave th"),
         ({"conversion": np.nan}, DATA, "300 labels of --targets are missing. Leave th"),
         ({"at": "soon"}, [*DATA, "--time", "at"], "soon"),
         ({"at": "04/05/2026"}, [*DATA, "--time", "at"], "Time data 04/05/2026 is"),

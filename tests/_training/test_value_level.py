@@ -206,7 +206,8 @@ class TestRunningAway:
         rows = np.arange(first, first + n_rows)
         model = self.fed(loss, Y, rows, 1_000)
         assert 0.5 < self.ratio(model, Y, rows) < 2
-        assert 0.2 < self.ratio(model, Y, np.arange(N_FIRST)) < 5
+        # A level of one row alone may be far from that of the others.
+        assert 0.1 < self.ratio(model, Y, np.arange(N_FIRST)) < 10
 
     @pytest.mark.parametrize("loss", ["lognormal", "gamma"])
     def test_no_amounts(self, loss):

