@@ -35,12 +35,12 @@ def bin_edges(numbers: np.ndarray) -> np.ndarray:
 
     Columns with few values have one bin per value.
     """
-    known = numbers[~np.isnan(numbers)]
-    values = np.unique(known)
+    present_numbers = numbers[~np.isnan(numbers)]
+    values = np.unique(present_numbers)
     if len(values) <= MOST_NUMBERS:
         return values[1:]
     shares = np.arange(1, N_BINS) / N_BINS
-    edges = np.unique(np.quantile(known, shares, method="higher"))
+    edges = np.unique(np.quantile(present_numbers, shares, method="higher"))
     return edges[edges > values[0]]
 
 
