@@ -375,9 +375,8 @@ def _check_amounts(
         row = int(np.flatnonzero(happened & (amounts == largest))[0])
         warn_user(
             f"{sentence_start} contains the amount {largest:g} in row {row}, while "
-            f"the median is {median:g}: it decides on the mean alone, and counts in "
-            "`fit` as no more than others allow. Set it to NaN if it is a fault of the "
-            "log."
+            f"the median is {median:g}: it decides on the mean alone. Set it to NaN if "
+            "it is a fault of the log."
         )
     n_stray = int(np.count_nonzero(is_none & (amounts > 0)))
     if n_stray:

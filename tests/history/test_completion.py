@@ -24,7 +24,10 @@ from hypothesis import strategies as st
 from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
 
 # Drawn windows may be too short for labels.
-pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:No event is known in the windows"),
+    pytest.mark.filterwarnings("ignore:Column 'spend' of y contains the amount"),
+]
 
 FIELDS = "user", "item", "t"
 
